@@ -1,0 +1,72 @@
+# Everything runs from .venv, which is made and kept fresh by the stamp files in it. Paths are
+# relative, because make can't handle absolute ones that contain spaces; and programs are started
+# with `python -m`, because the scripts in .venv/bin break when the directory is moved.
+
+SHELL := /bin/sh
+MAKEFLAGS += --no-print-directory
+PY := .venv/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input install --no-compile
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint format bench stress clean
+.DELETE_ON_ERROR:
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+run: .venv/run.stamp ## Start Metronome here: database, API and executor
+	@exec $(PY) -m app.cli run --try "make demo"
+
+demo: .venv/run.stamp ## Cancel a run of the started Metronome, and watch its trace
+	@exec $(PY) -m app.cli demo
+
+test: .venv/test.stamp ## Run the tests; ARGS="-k cancel" passes options to pytest
+	@exec $(PY) -m pytest -n $(WORKERS) $(ARGS)
+
+lint: .venv/lint.stamp ## Check style, types and the direction of imports
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -c "from importlinter.cli import lint_imports_command as run; run()"
+
+format: .venv/lint.stamp ## Format the code, and fix what can be fixed
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+bench: .venv/run.stamp ## Measure steps a second and cancels a second, as ratios
+	@$(PY) -m benchmarks.steps
+	@$(PY) -m benchmarks.cancel
+
+stress: .venv/run.stamp ## Cancel 10,000 runs at random moments, and check every trace
+	@exec $(PY) -m benchmarks.stress
+
+clean: ## Remove .venv and the caches; var/, the data, stays
+	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .import_linter_cache
+	@find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Metronome needs Python 3.11 or newer; python3 is $$(python3 --version 2>&1)" >&2; exit 1; }
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "python3 can't make virtual environments here. On Debian and Ubuntu:" >&2; \
+	  echo "  apt install python3-venv" >&2; exit 1; }
+	@rm -rf .venv
+	@echo "Making .venv"
+	@python3 -m venv .venv || { rm -rf .venv; exit 1; }
+
+.venv/run.stamp: setup.cfg setup.py | .venv/bin/python
+	@echo "Installing what Metronome needs"
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp
+	@echo "Installing what the tests need"
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/lint.stamp: .venv/run.stamp
+	@echo "Installing what the checks need"
+	@$(PIP) --editable '.[test,lint]'
+	@touch $@

@@ -1,0 +1,101 @@
+"""Connections to PostgreSQL.
+
+Everything runs in autocommit: a use case is one statement, or a few in one message, which is a
+transaction of its own and one round trip. Two kinds of connection:
+
+- ``Database.connect()``: pooled, through SQLAlchemy, for the API and the command line.
+- ``Database.raw()``: a bare psycopg2 connection of the caller's own, for the executor's threads
+  (prepared statements) and for LISTEN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import orjson
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError
+
+T = TypeVar("T")
+
+RawConnection = psycopg2.extensions.connection
+
+
+def normalized(url: str) -> URL:
+    """``url`` with the driver that we use: a bare ``postgresql://`` would mean psycopg 3."""
+    parsed = make_url(url)
+    if parsed.drivername in ("postgres", "postgresql", "postgresql+psycopg2"):
+        return parsed.set(drivername="postgresql+psycopg2")
+    raise ValueError(f"not a PostgreSQL URL: {parsed.render_as_string(hide_password=True)}")
+
+
+def _dumps(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+class Database:
+    """One PostgreSQL database; ``pool_size`` connections are kept, as many more may be opened."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self.url = normalized(url)
+        self._engine = create_engine(
+            self.url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=pool_size,
+            pool_timeout=10,
+            json_serializer=_dumps,
+            json_deserializer=orjson.loads,
+            connect_args={"connect_timeout": 5, "application_name": "metronome"},
+        )
+
+    @contextmanager
+    def connect(self) -> Iterator[Connection]:
+        """A pooled connection in autocommit."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a read, once more on a new connection where the pooled one had died.
+
+        No ping goes before it: that would be a round trip more on every request.
+        """
+        try:
+            with self.connect() as connection:
+                return query(connection)
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+        with self.connect() as connection:
+            return query(connection)
+
+    def raw(self, *, application_name: str = "metronome") -> RawConnection:
+        """A new psycopg2 connection in autocommit, whose JSON columns come as text."""
+        # SQLAlchemy knows how to turn the URL into libpq's arguments
+        arguments, options = self._engine.dialect.create_connect_args(self.url)
+        connection: RawConnection = psycopg2.connect(
+            *arguments,
+            **options,
+            connect_timeout=5,
+            application_name=application_name,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+        connection.autocommit = True
+        psycopg2.extras.register_default_json(connection, loads=_as_text)
+        return connection
+
+    def close(self) -> None:
+        """Close the pooled connections."""
+        self._engine.dispose()
+
+
+def _as_text(value: str) -> str:
+    return value

@@ -1,0 +1,1 @@
+"""What Metronome means, in pure Python: no database, no HTTP, no threads' work."""

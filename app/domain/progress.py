@@ -1,0 +1,114 @@
+"""Where a run stands in its graph: which node may start next, which are passed over.
+
+A node runs once, when all its incoming edges are decided and at least one was taken; it is skipped
+when none was. Ready nodes go in the order of the definition, whatever order their predecessors
+ended in, so that the same run always takes the same way.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+
+from app.domain.graph import Edge, Graph, Node
+
+ERROR_HANDLE = "error"
+
+
+class Progress:
+    """The decided and undecided edges of one run of a graph."""
+
+    def __init__(self, graph: Graph, trigger_type: str) -> None:
+        self._graph = graph
+        self._undecided = {node: len(edges) for node, edges in graph.incoming.items()}
+        self._taken = dict.fromkeys(graph.nodes, 0)
+        self._ready: list[tuple[int, str]] = []
+        self._settled: set[str] = set()
+        self._skipped: list[str] = []
+        entries = entry_nodes(graph, trigger_type)
+        for node in graph.nodes.values():
+            if node.id in entries:
+                heapq.heappush(self._ready, (node.index, node.id))
+            elif not graph.incoming[node.id] and node.kind != "note":
+                self._skip(node.id)
+
+    def ready(self) -> list[str]:
+        """The nodes that may start now, in the order in which they are to start."""
+        return [node for _, node in sorted(self._ready)]
+
+    def settle(self, node_id: str, branch: str | None) -> None:
+        """A node has ended well: decide its leaving edges."""
+        self._leave_ready(node_id)
+        self._settled.add(node_id)
+        node = self._graph.nodes[node_id]
+        for edge in self._graph.outgoing[node_id]:
+            self._decide(edge, takes(node, edge, branch))
+
+    def take_skipped(self) -> list[str]:
+        """The nodes that have been found to be skipped since the last call, in order."""
+        skipped, self._skipped = self._skipped, []
+        return skipped
+
+    def _leave_ready(self, node_id: str) -> None:
+        entry = (self._graph.nodes[node_id].index, node_id)
+        if entry in self._ready:
+            self._ready.remove(entry)
+            heapq.heapify(self._ready)
+
+    def _skip(self, node_id: str) -> None:
+        pending = [node_id]
+        while pending:  # a long untaken branch must not be a deep recursion
+            skipped = pending.pop()
+            self._settled.add(skipped)
+            self._skipped.append(skipped)
+            for edge in self._graph.outgoing[skipped]:
+                if self._count(edge, taken=False):
+                    pending.append(edge.target)
+
+    def _decide(self, edge: Edge, taken: bool) -> None:
+        if self._count(edge, taken=taken):
+            self._skip(edge.target)
+
+    def _count(self, edge: Edge, *, taken: bool) -> bool:
+        """Count a decided edge; True where its target is now to be skipped."""
+        target = edge.target
+        self._undecided[target] -= 1
+        self._taken[target] += taken
+        if self._undecided[target] or target in self._settled:
+            return False
+        if not self._taken[target]:
+            return True
+        heapq.heappush(self._ready, (self._graph.nodes[target].index, target))
+        return False
+
+
+def takes(node: Node, edge: Edge, branch: str | None) -> bool:
+    """Whether ``edge`` is taken when ``node`` has ended well with ``branch``.
+
+    Without a branch, or for an edge without a handle, everything but the error edge is taken.
+    """
+    if edge.source_handle == ERROR_HANDLE and node.kind != "condition":
+        return branch == ERROR_HANDLE
+    if branch is None or edge.source_handle is None:
+        return branch != ERROR_HANDLE
+    return edge.source_handle == branch
+
+
+def entry_nodes(graph: Graph, trigger_type: str) -> frozenset[str]:
+    """The nodes at which a run begins.
+
+    These are the triggers of the run's own type; else the manual ones; else all triggers. A graph
+    without a trigger begins at the nodes to which no edge leads (notes are no beginning).
+    """
+    triggers = [node for node in graph.nodes.values() if node.kind == "trigger"]
+    for wanted in (trigger_type, "manual"):
+        matching = [node.id for node in triggers if (node.subtype or "manual") == wanted]
+        if matching:
+            return frozenset(matching)
+    return frozenset(node.id for node in triggers or _roots(graph))
+
+
+def _roots(graph: Graph) -> Iterator[Node]:
+    for node in graph.nodes.values():
+        if not graph.incoming[node.id] and node.kind != "note":
+            yield node

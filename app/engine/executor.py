@@ -1,0 +1,224 @@
+"""The executor process: claims due runs and hands them to worker threads.
+
+    main thread     claim what is due, as many as there are idle workers; wait for more
+    workers         take one run each from boundary to boundary (interpreter.py)
+    monitor         renew leases, read statuses, deadlines, sweep (monitor.py)
+    listener        notifications, which make all of it happen sooner (listener.py)
+
+Any number of these processes may run on any number of hosts; they meet in the database only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import secrets
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from types import FrameType
+
+import psycopg2
+
+from app.clock import DatabaseClock
+from app.config import Settings
+from app.db import Database
+from app.engine.graphs import Graphs
+from app.engine.holds import Hold, Holds
+from app.engine.interpreter import Interpreter
+from app.engine.link import Disconnected, Link
+from app.engine.listener import Listener
+from app.engine.monitor import Monitor
+from app.engine.writer import GaveUp, Writer
+from app.nodes import REGISTRY
+from app.nodes.base import NodeLimits
+from app.store import executors, leases
+
+log = logging.getLogger(__name__)
+
+LISTENING_POLL = 10.0  # times the poll interval, while notifications arrive
+LEAST_WAIT = 0.02  # seconds between two claims that found nothing
+RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one executor works; see Settings for the units."""
+
+    database_url: str
+    threads: int
+    lease: float
+    poll: float
+    grace: float
+    listen: bool
+    limits: NodeLimits
+
+
+class Executor:
+    """One executor; ``run`` returns after ``drain`` was called and the held runs were let go."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self.id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._db = Database(options.database_url)
+        self._link = Link(self._db, "metronome claims")
+        self._clock = DatabaseClock()
+        self._holds = Holds()
+        self._work: queue.SimpleQueue[Hold | None] = queue.SimpleQueue()
+        self._wake = threading.Event()
+        self._draining = threading.Event()
+        self._writer = Writer(self._db, self._clock)
+        self._interpreter = Interpreter(
+            writer=self._writer,
+            clock=self._clock,
+            graphs=Graphs(self._writer).get,
+            kinds=REGISTRY,
+            limits=options.limits,
+            draining=self._draining.is_set,
+        )
+        self._listener = Listener(
+            self._db, on_due=self._wake.set, on_stop=self._holds.told, on_live=self._on_live
+        )
+        self._monitor = Monitor(
+            self._db,
+            self._holds,
+            self._clock,
+            executor=self.id,
+            threads=options.threads,
+            lease=options.lease,
+            poll=options.poll,
+            listening=lambda: self._listener.live,
+        )
+        self._workers = [
+            threading.Thread(target=self._worker, name=f"worker-{number}", daemon=True)
+            for number in range(options.threads)
+        ]
+
+    def run(self) -> None:
+        """Claim and walk runs until ``drain``; then let go of everything, in order."""
+        for worker in self._workers:
+            worker.start()
+        self._monitor.start()
+        if self._options.listen:
+            self._listener.start()
+        log.info("executor started", extra={"executorId": self.id})
+        while not self._draining.is_set():
+            wait = self._claim()
+            if wait is not None:
+                self._wake.wait(wait)
+            self._wake.clear()
+        self._drain()
+
+    def drain(self) -> None:
+        """Ask the executor to end; safe in a signal handler."""
+        self._draining.set()
+        self._wake.set()
+
+    def _claim(self) -> float | None:
+        """Claim for the idle workers; seconds until there may be more, None to wait for a worker."""
+        idle = self._options.threads - len(self._holds)
+        if idle <= 0:
+            return self._options.lease
+        try:
+            claimed = self._link.run(
+                lambda c: leases.claim(c, self.id, limit=idle, lease=self._options.lease)
+            )
+            for run in claimed:
+                self._clock.told(run.now)
+                self._work.put(self._holds.add(run))
+            if any(run.deadline_at is not None for run in claimed):
+                self._monitor.nudge()
+            if len(claimed) == idle:
+                return self._options.lease
+            due = self._link.run(leases.next_due)
+        except (Disconnected, psycopg2.Error) as error:
+            log.warning("can't claim", extra={"error": str(error).strip()})
+            return RETRY_SECONDS
+        poll = self._options.poll * (LISTENING_POLL if self._listener.live else 1.0)
+        return poll if due is None else max(LEAST_WAIT, min(poll, due))
+
+    def _worker(self) -> None:
+        while (hold := self._work.get()) is not None:
+            try:
+                self._interpreter.drive(hold)
+            except GaveUp:
+                log.warning("run left to its lease", extra={"runId": hold.claimed.id})
+            finally:
+                self._holds.remove(hold)
+                self._wake.set()
+        self._writer.close()
+
+    def _on_live(self) -> None:
+        """Notifications have begun: look once at what came before them."""
+        self._wake.set()
+        self._monitor.nudge()
+
+    def _drain(self) -> None:
+        """Nodes in flight may end within the grace; then they are stopped, or left behind."""
+        log.info("draining", extra={"executorId": self.id, "held": len(self._holds)})
+        for hold in self._holds.all():
+            hold.look.set()
+        self._await_workers(self._options.grace)
+        for hold in self._holds.all():
+            hold.end("shutdown")
+        self._await_workers(min(2.0, 0.5 + self._options.grace))
+        self._writer.closing.set()
+        for hold in self._holds.all():
+            self._abandon(hold)
+        self._listener.end()
+        self._monitor.end()
+        try:
+            self._link.run(lambda c: executors.gone(c, self.id))
+        except (Disconnected, psycopg2.Error) as error:
+            log.warning("could not sign off", extra={"error": str(error).strip()})
+        log.info("executor ended", extra={"executorId": self.id})
+
+    def _await_workers(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while len(self._holds) and (left := until - time.monotonic()) > 0:
+            self._wake.wait(left)
+            self._wake.clear()
+
+    def _abandon(self, hold: Hold) -> None:
+        """A node would not end: record that, and give its run to another executor."""
+        run = hold.claimed
+        log.warning("node left behind", extra={"runId": run.id})
+        try:
+            self._link.run(
+                lambda c: leases.let_go(c, run.id, run.token, error=leases.EXECUTOR_STOPPED)
+            )
+        except (Disconnected, psycopg2.Error) as error:
+            log.warning("run left to its lease", extra={"runId": run.id, "error": str(error)})
+
+
+def main(settings: Settings) -> int:
+    """Run an executor in this process until SIGTERM or SIGINT; answers the exit code."""
+    if settings.database_url is None:
+        raise ValueError("an executor needs DATABASE_URL")
+    executor = Executor(
+        Options(
+            database_url=settings.database_url,
+            threads=settings.executor_threads,
+            lease=settings.lease_seconds,
+            poll=settings.poll_seconds,
+            grace=settings.grace_seconds,
+            listen=settings.listen,
+            limits=NodeLimits(
+                http_allowed_private=settings.http_allow_private,
+                output_max_bytes=settings.max_output_bytes,
+            ),
+        )
+    )
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        executor.drain()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    executor.run()
+    # A node that would not end still has its thread; nothing of it may run on.
+    logging.shutdown()
+    os._exit(0)

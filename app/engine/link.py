@@ -1,0 +1,59 @@
+"""A database connection of one thread that comes back after it was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import psycopg2
+
+from app.db import Database, RawConnection
+
+T = TypeVar("T")
+
+
+class Disconnected(Exception):
+    """The connection is gone; whether the last statement was committed is not known."""
+
+
+class Link:
+    """One raw connection, opened when it is first needed; ``prepare`` is called on each new one."""
+
+    def __init__(
+        self, db: Database, name: str, prepare: Callable[[RawConnection], None] | None = None
+    ) -> None:
+        self._db = db
+        self._name = name
+        self._prepare = prepare
+        self._connection: RawConnection | None = None
+
+    def run(self, work: Callable[[RawConnection], T]) -> T:
+        """Call ``work`` with the connection.
+
+        Raises Disconnected where the database can't be reached or the connection broke. Other
+        database errors pass through: the connection is in autocommit and stays usable.
+        """
+        try:
+            if self._connection is None:
+                self._connection = self._open()
+            return work(self._connection)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            # Every OperationalError counts: one that only cancelled the statement is tried again too
+            self.close()
+            raise Disconnected(str(error).strip()) from error
+
+    def close(self) -> None:
+        """Close the connection; the next ``run`` opens a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open(self) -> RawConnection:
+        connection = self._db.raw(application_name=self._name)
+        try:
+            if self._prepare is not None:
+                self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection

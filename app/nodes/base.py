@@ -1,0 +1,85 @@
+"""What every node kind is: a literal in the REGISTRY that checks its config and runs.
+
+A kind lives in one file, knows no SQL and no HTTP API, and returns an Outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+from app.domain.outcomes import Outcome
+from app.domain.stop import StopSignal
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLimits:
+    """What the deployer allows nodes to do (from Settings)."""
+
+    http_allowed_private: tuple[str, ...] = ()  # host names, addresses or networks in CIDR form
+    http_max_bytes: int = 1_000_000  # of a response body, after decompression
+    http_timeout_ms: int = 30_000  # where a node sets none
+    output_max_bytes: int = 1_000_000  # of a step's output as JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything a handler may know about the node that it runs.
+
+    ``input`` is the config's bound fields (``NodeKind.bound``) with their bindings rendered;
+    ``scope`` is what expressions see: ``trigger``, ``steps``, ``run`` and the output keys.
+    ``started_at`` is database time. ``idempotency_key`` is the step's id, or that of the step whose
+    replay this is, so that a remote side can tell a replay from a new request.
+    """
+
+    run_id: str
+    step_id: str
+    node_id: str
+    attempt: int
+    config: Mapping[str, Any]
+    input: Mapping[str, Any]
+    scope: Mapping[str, Any]
+    handles: frozenset[str]  # sourceHandles of the edges that leave this node
+    started_at: datetime
+    idempotency_key: str
+    stop: StopSignal
+    limits: NodeLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault of a node's config: ``field`` is the path below the node, such as ``config.url``."""
+
+    field: str
+    message: str
+
+
+class NodeKind:
+    """A kind of node.
+
+    ``bound`` names the config fields whose bindings are rendered before the node starts and
+    recorded as the step's input. ``replay_safe`` says whether running it again after a lost executor
+    can do no harm. ``interruptible`` says whether it ends at once on the stop signal.
+    """
+
+    kind: ClassVar[str]
+    bound: ClassVar[tuple[str, ...]] = ()
+    interruptible: ClassVar[bool] = False
+
+    def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
+        """The faults of ``config`` (and of the leaving edges' handles) found without running it."""
+        return ()
+
+    def replay_safe(self, config: Mapping[str, Any]) -> bool:
+        """Whether a second run of the node can do no harm."""
+        return True
+
+    def record(self, rendered: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What the trace keeps of the rendered input: secrets masked; None for nothing."""
+        return dict(rendered) or None
+
+    def run(self, context: Context) -> Outcome:
+        """Do the node's work."""
+        raise NotImplementedError

@@ -1,0 +1,184 @@
+"""The condition: takes the edges of the first condition that holds, else those of ``else``.
+
+Config: ``conditions``, an ordered list of ``{id, expression}`` or ``{id, field, operator, value}``.
+
+An expression is strict: a missing name or a comparison of unlike kinds fails the node. The
+operators are lenient, as a form writes them: ``field`` is a path, which counts as null where it
+leads nowhere; a number or true/false may be written as text in ``value``.
+
+=================  ============================================================================
+operator           holds where the field
+=================  ============================================================================
+equals             is the value (null equals a missing field)
+not_equals         is not
+contains           is a text with that part, a list with that item, an object with that key
+not_contains       has it not, is missing, or can't contain anything
+starts_with        is a text (or number) that starts so
+ends_with          is a text (or number) that ends so
+gt gte lt lte      and the value are both numbers, or both other texts, in that order
+exists             is there and not null
+is_empty           is missing, null, or an empty text, list or object
+=================  ============================================================================
+
+A comparison of kinds that don't go together does not hold.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from app.domain.errors import ExpressionError
+from app.domain.expressions import Expression, compile_expression, render
+from app.domain.outcomes import Done, Failed, Outcome
+from app.domain.values import Budget, equals, is_number, text, truth
+from app.nodes.base import Context, NodeKind, Problem
+from app.nodes.bindings import binding_problems
+
+MAX_CONDITIONS = 100
+_TAKEN_NAMES = ("else", "error")
+
+
+class Condition(NodeKind):
+    """Evaluates its conditions in order."""
+
+    kind = "condition"
+
+    def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
+        """Every condition must be readable, and every leaving edge must name a branch."""
+        conditions = config.get("conditions")
+        if not isinstance(conditions, list) or not 1 <= len(conditions) <= MAX_CONDITIONS:
+            message = f"A condition needs conditions: a list of 1 to {MAX_CONDITIONS}."
+            yield Problem("config.conditions", message)
+            return
+        ids: list[str] = []
+        for index, entry in enumerate(conditions):
+            yield from _entry_problems(entry, f"config.conditions.{index}", ids)
+        branches = [*ids, "else", *(("true", "false") if len(conditions) == 1 else ())]
+        for handle in sorted(handles.difference(branches, ("error",))):
+            named = f"sourceHandle '{handle[:128]}' names no branch" if handle else "no branch"
+            message = f"The edge names {named}" if not handle else f"The edge's {named}"
+            yield Problem(f"handles.{handle}", f"{message}; there are {', '.join(branches)}.")
+
+    def run(self, context: Context) -> Outcome:
+        """Which branch is taken."""
+        conditions = context.config.get("conditions") or []
+        try:
+            matched = next((c["id"] for c in conditions if _holds(c, context.scope)), None)
+        except ExpressionError as error:
+            return Failed(error.message, retryable=False)
+        branch = "else" if matched is None else str(matched)
+        output = {"matched": branch}
+        if len(conditions) == 1 and branch not in context.handles:
+            plain = "false" if matched is None else "true"
+            branch = plain if plain in context.handles else branch
+        return Done(output, branch=branch)
+
+
+def _entry_problems(entry: Any, field: str, ids: list[str]) -> Iterator[Problem]:
+    if not isinstance(entry, dict):
+        yield Problem(field, "A condition must be an object.")
+        return
+    id = entry.get("id")
+    if not isinstance(id, str) or not 1 <= len(id) <= 128:
+        yield Problem(f"{field}.id", "A condition needs an id: a text of 1 to 128 characters.")
+    elif id in _TAKEN_NAMES:
+        yield Problem(f"{field}.id", f"A condition's id can't be '{id}'.")
+    elif id in ids:
+        yield Problem(f"{field}.id", f"The condition id '{id}' is used twice.")
+    else:
+        ids.append(id)
+    if bool(entry.get("expression")) == bool(entry.get("field")):
+        yield Problem(field, "A condition needs either an expression or a field.")
+        return
+    name = "expression" if entry.get("expression") else "field"
+    try:
+        if not isinstance(entry[name], str):
+            raise ExpressionError(f"{name} must be a text.")
+        _compiled(entry[name])
+    except ExpressionError as error:
+        yield Problem(f"{field}.{name}", error.message)
+    if name == "field":
+        if not isinstance(entry.get("operator"), str) or entry["operator"] not in _OPERATORS:
+            known = ", ".join(_OPERATORS)
+            yield Problem(f"{field}.operator", f"operator must be one of {known}.")
+        yield from binding_problems(entry.get("value"), f"{field}.value")
+
+
+def _compiled(source: str) -> Expression:
+    """The expression, also where it is written as a binding."""
+    bare = source.strip()
+    if bare.startswith("{{") and bare.endswith("}}"):
+        bare = bare[2:-2]
+    return compile_expression(bare)
+
+
+def _holds(entry: Mapping[str, Any], scope: Mapping[str, Any]) -> bool:
+    if entry.get("expression"):
+        return truth(_compiled(entry["expression"]).evaluate(scope))
+    found = _compiled(entry["field"]).look_up(scope)
+    return _OPERATORS[entry["operator"]](found, render(entry.get("value"), scope))
+
+
+def _number(value: Any) -> float | None:
+    if is_number(value):
+        return float(value)
+    if type(value) is str and len(value) <= 400:
+        try:
+            number = float(value)
+        except ValueError:
+            return None
+        return number if number - number == 0.0 else None
+    return None
+
+
+def _equals(found: Any, value: Any) -> bool:
+    if type(found) is not type(value) and type(value) is str:
+        if is_number(found):
+            return _number(value) == found
+        if type(found) is bool:
+            return value.lower() == str(found).lower()
+    return equals(found, value, Budget())
+
+
+def _contains(found: Any, value: Any) -> bool:
+    if type(found) is str:
+        return value is not None and text(value) in found
+    if type(found) is list:
+        return any(_equals(item, value) for item in found)
+    return type(found) is dict and type(value) is str and value in found
+
+
+def _edge(work: Callable[[str, str], bool]) -> Callable[[Any, Any], bool]:
+    def holds(found: Any, value: Any) -> bool:
+        texts = type(found) is str or is_number(found), type(value) is str or is_number(value)
+        return all(texts) and work(text(found), text(value))
+
+    return holds
+
+
+def _ordered(work: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    def holds(found: Any, value: Any) -> bool:
+        a, b = _number(found), _number(value)
+        if a is not None and b is not None:
+            return work(a, b)
+        return type(found) is str and type(value) is str and work(found, value)
+
+    return holds
+
+
+_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+    "equals": _equals,
+    "not_equals": lambda found, value: not _equals(found, value),
+    "contains": _contains,
+    "not_contains": lambda found, value: not _contains(found, value),
+    "starts_with": _edge(str.startswith),
+    "ends_with": _edge(str.endswith),
+    "gt": _ordered(operator.gt),
+    "gte": _ordered(operator.ge),
+    "lt": _ordered(operator.lt),
+    "lte": _ordered(operator.le),
+    "exists": lambda found, _: found is not None,
+    "is_empty": lambda found, _: found is None or found in ("", [], {}),
+}

@@ -1,0 +1,220 @@
+"""The function: calls a Python function that the deployer has installed.
+
+A package offers functions through the entry-point group ``metronome.functions``:
+
+    [options.entry_points]
+    metronome.functions =
+        resize = my_package.images:resize
+
+    def resize(payload):                # or: def resize(payload, context)
+        return {"width": payload["width"] // 2}
+
+    resize.metronome_replay_safe = True # running it twice does no harm
+
+Config: ``functionName`` or ``functionId`` (the entry point's name), and ``payload`` (any JSON with
+bindings) or ``payloadJson`` (a text that holds JSON with bindings). The step's output is what the
+function returns, or ``{"value": ...}`` where that is no object. An exception fails the node; one
+with the attribute ``retryable = False`` fails it for good.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import orjson
+
+from app.domain.errors import ExpressionError, ValueRefused
+from app.domain.expressions import render
+from app.domain.jsonvalue import clean_text, dumps
+from app.domain.outcomes import Done, Failed, Interrupted, Outcome
+from app.domain.stop import StopSignal
+from app.nodes.base import Context, NodeKind, Problem
+from app.nodes.bindings import as_object, binding_problems
+
+GROUP = "metronome.functions"
+_ERROR_LENGTH = 2_000  # characters of an exception's text in the trace
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """What ``FunctionContext.raise_if_stopped`` raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionContext:
+    """What a function with a second parameter is told about its step."""
+
+    run_id: str
+    step_id: str
+    node_id: str
+    attempt: int
+    idempotency_key: str
+    _stop: StopSignal
+
+    def stopped(self) -> bool:
+        """Whether the run wants the function to give up (it was cancelled, for one)."""
+        return self._stop.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to ``seconds``, or until the run wants the function to give up: True then."""
+        return self._stop.wait(seconds)
+
+    def raise_if_stopped(self) -> None:
+        """Leave the function where the run wants that; the step is recorded as interrupted."""
+        if self._stop.is_set():
+            raise Stopped
+
+
+class Functions:
+    """The functions that are installed; found at the first use, imported one by one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._points: dict[str, EntryPoint] | None = None
+        self._loaded: dict[str, tuple[Callable[..., Any], bool]] = {}
+
+    def find(self, name: str) -> tuple[Callable[..., Any], bool]:
+        """The function, and whether it takes a context. Raises LookupError, or what its import does."""
+        known = self._loaded.get(name)
+        if known is not None:
+            return known
+        with self._lock:
+            if self._points is None:
+                self._points = {point.name: point for point in entry_points(group=GROUP)}
+            point = self._points.get(name)
+        if point is None:
+            there = ", ".join(sorted(self._points)) or "none"
+            raise LookupError(
+                f"There is no function '{name[:100]}'. Install a package on the executor that has "
+                f"it in the entry-point group '{GROUP}' (installed: {there})."
+            )
+        # Outside of the lock: an import may take long, and others must not wait for it.
+        function = point.load()
+        if not callable(function):
+            raise TypeError(f"{point.value} can't be called")
+        loaded = self._loaded[name] = (function, _takes_context(function))
+        return loaded
+
+
+FUNCTIONS = Functions()
+
+
+class Function(NodeKind):
+    """Calls the function in this thread; it can only be interrupted by itself."""
+
+    kind = "function"
+    bound = ("payload",)
+
+    def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
+        """Types and bindings; whether the function is installed only the executor's host knows."""
+        for name in ("functionName", "functionId", "payloadJson"):
+            if not isinstance(config.get(name), (str, type(None))):
+                yield Problem(f"config.{name}", f"{name} must be a text.")
+        if not (config.get("functionName") or config.get("functionId")):
+            yield Problem("config.functionName", "A function node needs functionName or functionId.")
+        payload, text = config.get("payload"), config.get("payloadJson")
+        if payload is not None and text:
+            yield Problem("config", "A function node takes payload or payloadJson, not both.")
+        yield from binding_problems(payload, "config.payload")
+        if isinstance(text, str) and text:
+            problems = list(binding_problems(text, "config.payloadJson"))
+            yield from problems
+            if not problems and "{{" not in text and _parsed(text) is None:
+                yield Problem("config.payloadJson", "payloadJson must hold JSON.")
+
+    def replay_safe(self, config: Mapping[str, Any]) -> bool:
+        """What the function says of itself: its attribute ``metronome_replay_safe``."""
+        try:
+            function, _ = FUNCTIONS.find(_name(config))
+        except BaseException:  # its import may raise anything, and is reported by run
+            return False
+        return getattr(function, "metronome_replay_safe", False) is True
+
+    def run(self, context: Context) -> Outcome:
+        """What the function returns."""
+        name = _name(context.config)
+        try:
+            function, takes_context = FUNCTIONS.find(name)
+        except LookupError as error:
+            return Failed(str(error.args[0]), retryable=False)
+        except BaseException as error:
+            what = f"The function '{name[:100]}' can't be imported: {_said(error)}"
+            return Failed(what, retryable=False)
+        try:
+            payload = _payload(context)
+        except (ExpressionError, ValueRefused) as error:
+            return Failed(error.message, retryable=False)
+        about = FunctionContext(
+            context.run_id,
+            context.step_id,
+            context.node_id,
+            context.attempt,
+            context.idempotency_key,
+            context.stop,
+        )
+        try:
+            result = function(payload, about) if takes_context else function(payload)
+        except Stopped:
+            return Interrupted(f"The function gave up: {context.stop.reason}.")
+        except BaseException as error:  # SystemExit too: it would end the worker thread
+            return Failed(_said(error), retryable=getattr(error, "retryable", True) is not False)
+        try:
+            made = dumps(result, "result", max_bytes=context.limits.output_max_bytes)
+        except ValueRefused as error:
+            return Failed(f"What the function returned: {error.message}", retryable=False)
+        # Read back, so that the output is plain JSON, and nobody's to change later.
+        return Done(as_object(orjson.loads(made)))
+
+
+def _name(config: Mapping[str, Any]) -> str:
+    return str(config.get("functionName") or config.get("functionId") or "")
+
+
+def _takes_context(function: Callable[..., Any]) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return True
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters) >= 2
+
+
+def _payload(context: Context) -> Any:
+    """The payload, copied: the function may change it, and it may be part of another's output."""
+    text = context.config.get("payloadJson")
+    if not text:
+        payload = context.input.get("payload")
+        return {} if payload is None else orjson.loads(orjson.dumps(payload))
+    # Bindings inside of the JSON's texts are filled in after parsing, so that a quote in a value
+    # can't break the JSON. Where bindings stand for whole values, only the filled text is JSON.
+    parsed = _parsed(text)
+    if parsed is not None:
+        return orjson.loads(orjson.dumps(render(parsed[0], context.scope)))
+    filled = render(text, context.scope)
+    if not isinstance(filled, str):
+        return orjson.loads(orjson.dumps(filled))
+    parsed = _parsed(filled)
+    if parsed is None:
+        raise ValueRefused("payloadJson is no JSON once its bindings are filled in.")
+    return parsed[0]
+
+
+def _parsed(text: str) -> tuple[Any] | None:
+    try:
+        return (orjson.loads(text),)
+    except ValueError:
+        return None
+
+
+def _said(error: BaseException) -> str:
+    try:
+        message = str(error)
+    except Exception:
+        message = ""
+    name = type(error).__name__
+    return clean_text(f"{name}: {message}" if message else name, _ERROR_LENGTH)

@@ -1,0 +1,16 @@
+"""The note: a text for people who read the workflow. On a path it does nothing."""
+
+from __future__ import annotations
+
+from app.domain.outcomes import Done, Outcome
+from app.nodes.base import Context, NodeKind
+
+
+class Note(NodeKind):
+    """Passes through where it is on a path; the interpreter never runs one without edges."""
+
+    kind = "note"
+
+    def run(self, context: Context) -> Outcome:
+        """Nothing."""
+        return Done()

@@ -1,0 +1,1 @@
+"""All SQL of Metronome. Nothing outside this package sends a statement."""

@@ -1,0 +1,275 @@
+"""The node boundary: the one statement that the executor sends between two nodes.
+
+For a list of runs it locks the run rows in id order, writes how the finished steps ended, starts
+the next step where the run is still running and the lease is ours, or makes the run's next move,
+and answers for each run whether to go on.
+
+Cancel and pause lock the same row, so that they and a boundary come one after the other: that is
+why no node starts after a cancel was answered. What a node in flight did is recorded whatever
+has become of its run meanwhile, fenced by the lease under which the node was started.
+
+Everything is passed as parallel arrays, one element a row, so that one prepared statement carries
+one run or a hundred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from app.db import RawConnection
+from app.domain.lifecycle import BACKOFF, MOVES, OPEN_STEP, RUNNING, SLEEP, TERMINAL, sql_list
+
+
+@dataclass(frozen=True, slots=True)
+class StepEnd:
+    """How a step ended; ``output`` and ``metadata`` are JSON text.
+
+    Fenced by the boundary's lease, or for a step without a lease (asleep) by that on the run.
+    """
+
+    seq: int
+    status: str
+    output: str | None = None
+    error: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepSleep:
+    """A step that nobody is in flight in until ``wake_at``."""
+
+    seq: int
+    wake_at: datetime
+    output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepStart:
+    """A step that begins (``running``), or one that is passed over (``skipped``)."""
+
+    seq: int
+    node_id: str
+    node_type: str
+    attempt: int
+    status: str = RUNNING
+    input: str | None = None
+    metadata: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What becomes of the run: the name of one of lifecycle.MOVES. It ends the claim.
+
+    ``wait`` is seconds for ``backoff``; ``wake_at`` is for ``sleep``; ``output`` is JSON text.
+    """
+
+    action: str
+    output: str | None = None
+    error: str | None = None
+    wait: float | None = None
+    wake_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """All that one run writes between two nodes."""
+
+    run_id: str
+    metronome_id: str
+    token: str  # the lease under which the run is held
+    ends: Sequence[StepEnd] = ()
+    sleeps: Sequence[StepSleep] = ()
+    starts: Sequence[StepStart] = ()
+    move: Move | None = None
+
+
+Answer = Literal["go", "stopped", "timed_out", "lease_lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run is to do next; only after ``go`` has its step started, or its move been made."""
+
+    answer: Answer
+    status: str | None  # of the run, as it was under the lock; None where it is gone
+    started_at: datetime | None  # of the step that began
+    now: datetime  # the database's time
+
+
+_ACTIONS = ", ".join(
+    f"('{move.name}', '{source}', '{move.target}')" for move in MOVES for source in move.sources
+)
+
+# A move that is made ends the claim. A start needs a run that is running, ours and in time; a move
+# needs the same but the time: a run that is out of time can still end, only not go to sleep.
+_BOUNDARY = f"""
+WITH asked AS (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[],
+        $7::timestamptz[]) AS a (run_id, token, action, output, error, wait, wake_at)
+),
+locked AS MATERIALIZED (
+    SELECT r.id, r.metronome_id, r.status, r.deadline_at, a.*,
+        r.lease_token IS NOT DISTINCT FROM a.token AS ours,
+        coalesce(r.deadline_at <= clock_timestamp(), false) AS late
+    FROM asked a JOIN runs r ON r.id = a.run_id
+    ORDER BY r.id
+    FOR NO KEY UPDATE OF r
+),
+ended AS (
+    UPDATE steps s SET status = e.status, output = coalesce(CAST(e.output AS json), s.output),
+        error = e.error, metadata = coalesce(CAST(e.metadata AS json), s.metadata),
+        lease_token = NULL, wake_at = NULL,
+        completed_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM unnest($8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::text[])
+        AS e (run_id, seq, status, output, error, metadata)
+    JOIN locked l ON l.id = e.run_id
+    WHERE s.run_id = e.run_id AND s.seq = e.seq AND s.status IN ({sql_list(OPEN_STEP)})
+      AND (s.lease_token = l.token OR s.lease_token IS NULL AND l.ours)
+),
+slept AS (
+    UPDATE steps s SET wake_at = z.wake_at, lease_token = NULL,
+        output = coalesce(CAST(z.output AS json), s.output), updated_at = clock_timestamp()
+    FROM unnest($14::text[], $15::int[], $16::timestamptz[], $17::text[])
+        AS z (run_id, seq, wake_at, output)
+    JOIN locked l ON l.id = z.run_id
+    WHERE s.run_id = z.run_id AND s.seq = z.seq AND s.status = 'running'
+      AND s.lease_token = l.token AND l.ours AND l.status NOT IN ({sql_list(TERMINAL)})
+),
+started AS (
+    INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, input,
+        metadata, lease_token, started_at, completed_at)
+    SELECT b.run_id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
+        CAST(b.input AS json), CAST(b.metadata AS json),
+        CASE WHEN b.status = 'running' THEN l.token END,
+        CASE WHEN b.status = 'running' THEN clock_timestamp() END,
+        CASE WHEN b.status <> 'running' THEN clock_timestamp() END
+    FROM unnest($18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::text[],
+        $24::text[], $25::text[])
+        AS b (run_id, seq, node_id, node_type, attempt, status, input, metadata)
+    JOIN locked l ON l.id = b.run_id
+    WHERE l.ours AND l.status = 'running' AND (b.status <> 'running' OR NOT l.late)
+    RETURNING run_id, started_at
+),
+moved AS (
+    UPDATE runs r SET status = t.target,
+        output = CAST(l.output AS json), error = l.error,
+        completed_at = CASE WHEN t.target IN ({sql_list(TERMINAL)}) THEN clock_timestamp() END,
+        due_at = CASE t.action
+            WHEN '{BACKOFF.name}' THEN clock_timestamp() + l.wait * interval '1 second'
+            WHEN '{SLEEP.name}' THEN least(l.wake_at, l.deadline_at) END,
+        next_attempt_at = CASE t.action
+            WHEN '{BACKOFF.name}' THEN clock_timestamp() + l.wait * interval '1 second'
+            WHEN '{SLEEP.name}' THEN l.wake_at END,
+        attempt_due = (t.action = '{BACKOFF.name}'),
+        lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = clock_timestamp()
+    FROM locked l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
+        ON t.action = l.action AND t.source = l.status
+    WHERE r.id = l.id AND l.ours AND (t.action <> '{SLEEP.name}' OR NOT l.late)
+)
+SELECT l.id, l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),
+    clock_timestamp()
+FROM locked l
+"""
+
+# The parameters' types, in order: the run and its move, then ends, sleeps, starts. Each argument is
+# cast as well, since a list of nothing but NULLs has no type of its own.
+_TYPES = (
+    *("text[]", "text[]", "text[]", "text[]", "text[]", "float8[]", "timestamptz[]"),
+    *("text[]", "int[]", "text[]", "text[]", "text[]", "text[]"),
+    *("text[]", "int[]", "timestamptz[]", "text[]"),
+    *("text[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
+)
+_PREPARE = f"PREPARE boundary ({', '.join(_TYPES)}) AS {_BOUNDARY}"
+_EXECUTE = f"EXECUTE boundary ({', '.join(f'%s::{kind}' for kind in _TYPES)})"
+
+
+def prepare(connection: RawConnection) -> None:
+    """Prepare the statement; once per connection."""
+    with connection.cursor() as cursor:
+        cursor.execute(_PREPARE)
+
+
+def write(connection: RawConnection, boundaries: Sequence[Boundary]) -> list[Verdict]:
+    """Write the boundaries in one statement and one commit; a verdict for each, in their order.
+
+    ``connection`` is in autocommit and prepared. A database error leaves nothing written.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_EXECUTE, _arguments(boundaries))
+        answers = {row[0]: row for row in cursor.fetchall()}
+    return [_verdict(boundary, answers.get(boundary.run_id)) for boundary in boundaries]
+
+
+def _arguments(boundaries: Sequence[Boundary]) -> list[list[Any]]:
+    asked: list[list[Any]] = [[] for _ in range(7)]
+    ends: list[list[Any]] = [[] for _ in range(6)]
+    sleeps: list[list[Any]] = [[] for _ in range(4)]
+    starts: list[list[Any]] = [[] for _ in range(8)]
+    for boundary in boundaries:
+        run_id, move = boundary.run_id, boundary.move or _STAY
+        _append(
+            asked,
+            (run_id, boundary.token, move.action, move.output, move.error, move.wait, move.wake_at),
+        )
+        for end in boundary.ends:
+            _append(ends, (run_id, end.seq, end.status, end.output, end.error, end.metadata))
+        for sleep in boundary.sleeps:
+            _append(sleeps, (run_id, sleep.seq, sleep.wake_at, sleep.output))
+        for step in boundary.starts:
+            _append(
+                starts,
+                (
+                    run_id,
+                    step.seq,
+                    step.node_id,
+                    step.node_type,
+                    step.attempt,
+                    step.status,
+                    step.input,
+                    step.metadata,
+                ),
+            )
+    return asked + ends + sleeps + starts
+
+
+_STAY = Move("")
+
+
+def _append(arrays: list[list[Any]], values: tuple[Any, ...]) -> None:
+    for array, value in zip(arrays, values, strict=True):
+        array.append(value)
+
+
+def _verdict(boundary: Boundary, row: tuple[Any, ...] | None) -> Verdict:
+    if row is None:
+        return Verdict("lease_lost", None, None, datetime.min)
+    _, status, ours, late, started_at, now = row
+    answer: Answer = "go"
+    if not ours:
+        answer = "lease_lost"
+    elif status != RUNNING:
+        answer = "stopped"
+    elif late and (boundary.move is None or boundary.move.action == SLEEP.name):
+        answer = "timed_out"
+    return Verdict(answer, status, started_at, now)
+
+
+_RECORDED = """
+SELECT s.started_at, clock_timestamp() FROM steps s
+WHERE s.run_id = %s AND s.seq = %s AND s.node_id = %s
+  AND (s.lease_token = %s OR s.lease_token IS NULL AND s.status = %s)
+"""
+
+
+def recorded(connection: RawConnection, boundary: Boundary) -> Verdict | None:
+    """Whether a boundary with starts, whose answer got lost, was committed; None where it was not."""
+    last = boundary.starts[-1]
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _RECORDED, (boundary.run_id, last.seq, last.node_id, boundary.token, last.status)
+        )
+        row = cursor.fetchone()
+    return None if row is None else Verdict("go", RUNNING, row[0], row[1])

@@ -1,0 +1,273 @@
+"""Who holds a run: claim it, renew the hold, let go, and tidy up behind an executor that died.
+
+A claim gives a run a fresh lease token, and every later write of the executor is fenced by it.
+While a run is held, ``due_at`` is the end of its lease; so the claim statement that starts new runs
+also wakes sleepers and takes over the runs of a dead executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from app.db import RawConnection
+from app.domain.lifecycle import (
+    CANCELLED,
+    CLAIM,
+    CLAIMABLE,
+    OPEN_STEP,
+    sql_list,
+)
+
+DUE_CHANNEL = "metronome_due"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run that this process now holds; ``input`` is JSON text.
+
+    ``begun`` says that steps exist already; ``lost`` that the last holder never let go.
+    """
+
+    id: str
+    organization_id: str
+    metronome_id: str
+    version_id: str
+    user_id: str
+    trigger_type: str
+    input: str
+    attempt_count: int
+    max_attempts: int
+    deadline_at: datetime | None
+    token: str
+    begun: bool
+    lost: bool
+    now: datetime
+
+
+# Oldest first, and never waiting for a row that somebody else is just taking. An attempt is counted
+# when it begins; going on after a sleep, a resume or a lost executor is the same attempt.
+_CLAIM = f"""
+WITH due AS MATERIALIZED (
+    SELECT id, started_at IS NOT NULL OR attempt_count > 0 AS begun,
+        lease_token IS NOT NULL AS lost
+    FROM runs
+    WHERE status IN ({sql_list(CLAIM.sources)}) AND due_at <= clock_timestamp()
+    ORDER BY due_at
+    LIMIT %(limit)s
+    FOR NO KEY UPDATE SKIP LOCKED
+),
+claimed AS (
+    UPDATE runs r SET status = '{CLAIM.target}',
+        lease_token = CAST(gen_random_uuid() AS text),
+        locked_by = %(executor)s,
+        locked_at = clock_timestamp(),
+        due_at = clock_timestamp() + %(lease)s * interval '1 second',
+        started_at = coalesce(r.started_at, clock_timestamp()),
+        deadline_at = coalesce(r.deadline_at,
+            clock_timestamp() + r.timeout_ms * interval '1 millisecond'),
+        attempt_count = r.attempt_count + CASE WHEN r.attempt_due THEN 1 ELSE 0 END,
+        attempt_due = false,
+        next_attempt_at = NULL,
+        updated_at = clock_timestamp()
+    FROM due WHERE r.id = due.id
+    RETURNING r.*, due.begun, due.lost
+)
+SELECT c.id, c.organization_id, c.metronome_id, c.version_id, c.user_id, c.trigger_type, c.input,
+    c.attempt_count, c.max_attempts, c.deadline_at, c.lease_token, c.begun, c.lost,
+    clock_timestamp()
+FROM claimed c ORDER BY c.id
+"""
+
+
+def claim(connection: RawConnection, executor: str, *, limit: int, lease: float) -> list[Claimed]:
+    """Take up to ``limit`` due runs for ``lease`` seconds, the longest due first."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM, {"executor": executor, "limit": limit, "lease": lease})
+        return [Claimed(*row) for row in cursor.fetchall()]
+
+
+_NEXT_DUE = f"""
+SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8
+FROM runs WHERE status IN ({sql_list(CLAIMABLE)})
+"""
+
+
+def next_due(connection: RawConnection) -> float | None:
+    """Seconds until the next run is due (negative where one is overdue); None without one."""
+    with connection.cursor() as cursor:
+        cursor.execute(_NEXT_DUE)
+        row = cursor.fetchone()
+    return None if row is None or row[0] is None else float(row[0])
+
+
+# In id order, as every statement that locks several runs, so that no two can wait for each other.
+_RENEW = """
+WITH held AS MATERIALIZED (
+    SELECT r.id FROM unnest(%(ids)s::text[], %(tokens)s::text[]) AS h (id, token)
+    JOIN runs r ON r.id = h.id AND r.lease_token = h.token
+    ORDER BY r.id FOR NO KEY UPDATE OF r
+)
+UPDATE runs r SET due_at = clock_timestamp() + %(lease)s * interval '1 second'
+FROM held WHERE r.id = held.id
+RETURNING r.id, r.status
+"""
+
+
+def renew(
+    connection: RawConnection, held: Sequence[tuple[str, str]], *, lease: float
+) -> dict[str, str]:
+    """Renew the leases on ``held`` (run id, token); run id to status, without those that are lost."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _RENEW,
+            {"ids": [run for run, _ in held], "tokens": [t for _, t in held], "lease": lease},
+        )
+        return dict(cursor.fetchall())
+
+
+_STATUSES = """
+SELECT r.id, r.status FROM unnest(%(ids)s::text[], %(tokens)s::text[]) AS h (id, token)
+JOIN runs r ON r.id = h.id AND r.lease_token = h.token
+"""
+
+
+def statuses(connection: RawConnection, held: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """The statuses of ``held`` (run id, token), read without a lock; lost ones are left out."""
+    with connection.cursor() as cursor:
+        cursor.execute(_STATUSES, {"ids": [run for run, _ in held], "tokens": [t for _, t in held]})
+        return dict(cursor.fetchall())
+
+
+# A run that was resumed or retried while its last node drained is due as soon as it is let go.
+_LET_GO = f"""
+SELECT id FROM runs WHERE id = %(run_id)s FOR NO KEY UPDATE;
+
+WITH parked AS (
+    INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, error,
+        completed_at)
+    SELECT r.id, n.seq, r.metronome_id, n.node_id, n.node_type, n.attempt, '{CANCELLED}',
+        'the run was cancelled before this node started', clock_timestamp()
+    FROM unnest(%(seqs)s::int[], %(nodes)s::text[], %(types)s::text[], %(attempts)s::int[])
+        AS n (seq, node_id, node_type, attempt)
+    JOIN runs r ON r.id = %(run_id)s AND r.lease_token = %(token)s AND r.status = '{CANCELLED}'
+),
+closed AS (
+    UPDATE steps s SET status = CASE WHEN r.status = '{CANCELLED}' THEN '{CANCELLED}'
+            ELSE 'failed' END,
+        error = %(error)s, lease_token = NULL, wake_at = NULL,
+        completed_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM runs r
+    WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
+      AND s.status IN ({sql_list(OPEN_STEP)})
+      AND (s.lease_token = %(token)s OR s.lease_token IS NULL AND r.status = '{CANCELLED}')
+)
+UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL,
+    due_at = CASE WHEN r.status IN ({sql_list(CLAIMABLE)}) THEN clock_timestamp() END
+WHERE r.id = %(run_id)s AND r.lease_token = %(token)s
+RETURNING r.status
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class NextNode:
+    """A node that would have started next."""
+
+    seq: int
+    node_id: str
+    node_type: str
+    attempt: int
+
+
+def let_go(
+    connection: RawConnection,
+    run_id: str,
+    token: str,
+    *,
+    nexts: Sequence[NextNode] = (),
+    error: str | None = None,
+) -> str | None:
+    """Give a run back without a move of its own; its status, or None where the lease was lost.
+
+    Where the run was cancelled, ``nexts`` enter the trace as cancelled steps that never started.
+    A step that is still open under this lease is closed with ``error``. Where the run was resumed
+    or retried meanwhile, or the executor shuts down, it becomes due at once.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _LET_GO,
+            {
+                "run_id": run_id,
+                "token": token,
+                "error": error,
+                "seqs": [node.seq for node in nexts],
+                "nodes": [node.node_id for node in nexts],
+                "types": [node.node_type for node in nexts],
+                "attempts": [node.attempt for node in nexts],
+            },
+        )
+        row = cursor.fetchone()
+    return None if row is None else str(row[0])
+
+
+EXECUTOR_LOST = "executor lost: the process that ran this node is gone, its effects are unknown"
+EXECUTOR_STOPPED = "executor stopped: it was shut down before this node ended"
+
+# Without ``everything``, only what somebody else was in flight in: what sleeps goes on sleeping.
+_CLOSE = f"""
+UPDATE steps s SET status = 'failed', error = %(error)s, lease_token = NULL, wake_at = NULL,
+    completed_at = clock_timestamp(), updated_at = clock_timestamp()
+FROM runs r
+WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
+  AND s.status IN ({sql_list(OPEN_STEP)}) AND (%(everything)s OR s.lease_token <> %(token)s)
+"""
+
+
+def close_lost(connection: RawConnection, run_id: str, token: str) -> None:
+    """Close, as failed, the steps that an earlier holder of the run left in flight."""
+    _close(connection, run_id, token, EXECUTOR_LOST, everything=False)
+
+
+def close_all(connection: RawConnection, run_id: str, token: str, error: str) -> None:
+    """Close, as failed, every open step of a run that can't go on."""
+    _close(connection, run_id, token, error, everything=True)
+
+
+def _close(
+    connection: RawConnection, run_id: str, token: str, error: str, *, everything: bool
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _CLOSE, {"run_id": run_id, "token": token, "error": error, "everything": everything}
+        )
+
+
+# Runs that were stopped while an executor held them, and whose executor died before it let go.
+_SWEEP = f"""
+WITH dead AS MATERIALIZED (
+    SELECT id FROM runs
+    WHERE lease_token IS NOT NULL AND status NOT IN ({sql_list(CLAIMABLE)})
+      AND due_at <= clock_timestamp()
+    ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
+),
+freed AS (
+    UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL, due_at = NULL
+    FROM dead WHERE r.id = dead.id
+    RETURNING r.id, r.status
+),
+closed AS (
+    UPDATE steps s SET status = 'failed', error = %(error)s, lease_token = NULL, wake_at = NULL,
+        completed_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM freed WHERE s.run_id = freed.id AND s.status IN ({sql_list(OPEN_STEP)})
+      AND s.lease_token IS NOT NULL
+)
+SELECT id FROM freed
+"""
+
+
+def sweep(connection: RawConnection, *, limit: int = 100) -> list[str]:
+    """Close the open steps of stopped runs whose holder died; the ids of those runs."""
+    with connection.cursor() as cursor:
+        cursor.execute(_SWEEP, {"limit": limit, "error": EXECUTOR_LOST})
+        return [row[0] for row in cursor.fetchall()]

@@ -1,0 +1,39 @@
+"""Database rows to records: the column lists, once, in the records' own order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from app.domain.models import ApiKey, Metronome, Run, Step
+
+RUN_FIELDS = tuple(field.name for field in fields(Run))
+STEP_FIELDS = tuple(field.name for field in fields(Step))
+METRONOME_FIELDS = tuple(field.name for field in fields(Metronome))
+KEY_FIELDS = tuple(field.name for field in fields(ApiKey))
+
+
+def columns(names: Iterable[str], table: str) -> str:
+    """``names`` as the inside of a SELECT list: ``r.id, r.status``."""
+    return ", ".join(f"{table}.{name}" for name in names)
+
+
+def run(row: Sequence[Any]) -> Run:
+    """A Run from a row that begins with RUN_FIELDS."""
+    return Run(*row[: len(RUN_FIELDS)])
+
+
+def step(row: Sequence[Any]) -> Step:
+    """A Step from a row that begins with STEP_FIELDS."""
+    return Step(*row[: len(STEP_FIELDS)])
+
+
+def metronome(row: Sequence[Any]) -> Metronome:
+    """A Metronome from a row that begins with METRONOME_FIELDS."""
+    return Metronome(*row[: len(METRONOME_FIELDS)])
+
+
+def key(row: Sequence[Any]) -> ApiKey:
+    """An ApiKey from a row that begins with KEY_FIELDS."""
+    return ApiKey(*row[: len(KEY_FIELDS)])

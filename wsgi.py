@@ -1,0 +1,20 @@
+"""The WSGI application that gunicorn serves: ``gunicorn wsgi:app``."""
+
+from __future__ import annotations
+
+import sys
+
+from app import create_app, logs
+from app.config import Settings, SettingsError
+
+try:
+    settings = Settings.from_env()
+    if settings.database_url is None:
+        raise SettingsError(["DATABASE_URL is not set: expected the URL of a PostgreSQL"])
+except SettingsError as error:
+    print(error, file=sys.stderr)
+    # gunicorn's own code for an application that does not boot: the master ends too.
+    sys.exit(4)
+
+logs.configure(settings.log_level)
+app = create_app(settings)
