@@ -149,7 +149,6 @@ class Executor:
             finally:
                 self._holds.remove(hold)
                 self._wake.set()
-        self._writer.close()
 
     def _on_live(self) -> None:
         """Notifications have begun: look once at what came before them."""

@@ -1,13 +1,20 @@
-"""Sends what belongs to a held run to the database, however often the connection breaks.
+"""Sends what belongs to a held run to the database: the boundaries of all threads, few commits.
 
-Each worker thread has a prepared connection of its own. A boundary whose connection broke may have
-been committed or not: the database is asked, nothing is guessed.
+Whoever comes to a free lane (a prepared connection) becomes its leader and writes all boundaries
+that are waiting at that moment in one statement and one commit. So at rest a boundary waits for
+nobody, and under load the batches grow by themselves. A leader writes one batch; the lane then goes
+to one of those who wait.
+
+A statement whose connection broke may have been committed or not: the database is asked, nothing
+is guessed. A value that the database refuses fails its own boundary and no neighbour's.
 """
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -22,6 +29,8 @@ from app.store.boundary import Boundary, Verdict
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+LANES = 2  # connections that write boundaries: while one commits, the other collects
+BATCH = 64  # boundaries in one statement, at most
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # then the last one again and again
 
 
@@ -29,58 +38,133 @@ class GaveUp(Exception):
     """The database stayed away while the process was told to end."""
 
 
+class _Ticket:
+    """One boundary on its way; woken when it is settled, or when its thread is to lead a lane."""
+
+    __slots__ = ("_gate", "boundary", "error", "lane", "verdict")
+
+    def __init__(self, boundary: Boundary) -> None:
+        self.boundary = boundary
+        self.verdict: Verdict | None = None
+        self.error: Exception | None = None
+        self.lane: Link | None = None
+        self._gate = threading.Lock()  # the cheapest thing that one thread waits for
+        self._gate.acquire()
+
+    def wait(self) -> Link | None:
+        """Until the boundary is settled (None) or a lane was handed over."""
+        self._gate.acquire()
+        return self.lane
+
+    def wake(self) -> None:
+        """End the wait."""
+        self._gate.release()
+
+    def answer(self) -> Verdict:
+        """The verdict, once the boundary is settled; raises what kept it from being written."""
+        if self.verdict is None:
+            raise self.error or AssertionError("not settled")
+        return self.verdict
+
+
 class Writer:
     """The worker threads' way to the database."""
 
-    def __init__(self, db: Database, clock: DatabaseClock) -> None:
-        self._db = db
+    def __init__(self, db: Database, clock: DatabaseClock, *, lanes: int = LANES) -> None:
         self._clock = clock
-        self._local = threading.local()
+        self._lock = threading.Lock()
+        self._free = [Link(db, "metronome writer", store.prepare) for _ in range(lanes)]
+        self._waiting: deque[_Ticket] = deque()
+        self._side: queue.LifoQueue[Link] = queue.LifoQueue()
+        for _ in range(lanes):
+            self._side.put(Link(db, "metronome reader"))
         self.closing = threading.Event()  # set at the end of a drain: wait for no database
 
     def write(self, boundary: Boundary) -> Verdict:
         """Write one boundary.
 
-        Raises psycopg2.DataError where the database refuses a value (nothing is written then), and
+        Raises psycopg2.Error where the database refuses it (nothing of it is written then), and
         GaveUp where the database is away while the process ends.
         """
-        tries = 0
-        while True:
-            try:
-                verdict = self._attempt(boundary, again=tries > 0)
-            except Disconnected as error:
-                self._pause(tries, error)
-                tries += 1
-            except psycopg2.errors.UniqueViolation:
-                if not tries:
-                    raise
-                # The lost statement was committed just after we had asked: ask again.
-            else:
-                if verdict.answer != "lease_lost":
-                    self._clock.told(verdict.now)
-                return verdict
+        ticket = _Ticket(boundary)
+        with self._lock:
+            lane = self._free.pop() if self._free else None
+            if lane is None:
+                self._waiting.append(ticket)
+        lane = lane or ticket.wait()
+        if lane is not None:
+            self._lead(lane, ticket)
+        return ticket.answer()
 
     def run(self, work: Callable[[RawConnection], T]) -> T:
-        """Do ``work``, which must be safe to repeat, on this thread's connection."""
+        """Do ``work``, which must be safe to repeat, on a connection for everything else."""
+        link = self._side.get()
+        tries = 0
+        try:
+            while True:
+                try:
+                    return link.run(work)
+                except Disconnected as error:
+                    self._pause(tries, error)
+                    tries += 1
+        finally:
+            self._side.put(link)
+
+    def _lead(self, lane: Link, own: _Ticket) -> None:
+        """Write what waits, own boundary first; then hand the lane on."""
+        with self._lock:
+            others = min(BATCH - 1, len(self._waiting))
+            batch = [own, *(self._waiting.popleft() for _ in range(others))]
+        self._flush(lane, batch)
+        with self._lock:
+            heir = self._waiting.popleft() if self._waiting else None
+            if heir is None:
+                self._free.append(lane)
+            else:
+                heir.lane = lane
+        if heir is not None:
+            heir.wake()
+        for ticket in batch[1:]:
+            ticket.wake()
+
+    def _flush(self, lane: Link, batch: list[_Ticket]) -> None:
+        """Settle every ticket of the batch; never raises."""
+        try:
+            verdicts = lane.run(lambda c: store.write(c, [ticket.boundary for ticket in batch]))
+        except Disconnected as error:
+            log.warning("lost the database at a boundary", extra={"error": str(error)})
+            for ticket in batch:
+                self._settle_alone(lane, ticket, again=True)
+        except Exception:  # one boundary is refused: find out which
+            for ticket in batch:
+                self._settle_alone(lane, ticket, again=False)
+        else:
+            for ticket, verdict in zip(batch, verdicts, strict=True):
+                ticket.verdict = verdict
+            self._clock.told(verdicts[-1].now)
+
+    def _settle_alone(self, lane: Link, ticket: _Ticket, *, again: bool) -> None:
         tries = 0
         while True:
             try:
-                return self._link().run(work)
+                ticket.verdict = lane.run(lambda c: _write_once(c, ticket.boundary, again))
+                return
             except Disconnected as error:
-                self._pause(tries, error)
+                again = True
+                try:
+                    self._pause(tries, error)
+                except GaveUp as gave_up:
+                    ticket.error = gave_up
+                    return
                 tries += 1
-
-    def close(self) -> None:
-        """Close this thread's connection."""
-        self._link().close()
-
-    def _attempt(self, boundary: Boundary, *, again: bool) -> Verdict:
-        link = self._link()
-        if again and boundary.starts:
-            known = link.run(lambda connection: store.recorded(connection, boundary))
-            if known is not None:
-                return known
-        return link.run(lambda connection: store.write(connection, [boundary])[0])
+            except psycopg2.errors.UniqueViolation as error:
+                if not again or tries > len(RECONNECT_SECONDS):
+                    ticket.error = error
+                    return
+                tries += 1  # the lost statement was committed just after we had asked: ask again
+            except Exception as error:
+                ticket.error = error
+                return
 
     def _pause(self, tries: int, error: Disconnected) -> None:
         wait = RECONNECT_SECONDS[min(tries, len(RECONNECT_SECONDS) - 1)]
@@ -88,8 +172,11 @@ class Writer:
         if self.closing.wait(wait):
             raise GaveUp from error
 
-    def _link(self) -> Link:
-        link: Link | None = getattr(self._local, "link", None)
-        if link is None:
-            link = self._local.link = Link(self._db, "metronome worker", store.prepare)
-        return link
+
+def _write_once(connection: RawConnection, boundary: Boundary, again: bool) -> Verdict:
+    """Write a boundary; where an earlier try may have been committed, look for it first."""
+    if again and boundary.starts:
+        known = store.recorded(connection, boundary)
+        if known is not None:
+            return known
+    return store.write(connection, [boundary])[0]

@@ -169,7 +169,7 @@ moved AS (
         ON t.action = l.action AND t.source = l.status
     WHERE r.id = l.id AND l.ours AND (t.action <> '{SLEEP.name}' OR NOT l.late)
 )
-SELECT l.id, l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),
+SELECT l.id, l.token, l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),
     clock_timestamp()
 FROM locked l
 """
@@ -199,8 +199,8 @@ def write(connection: RawConnection, boundaries: Sequence[Boundary]) -> list[Ver
     """
     with connection.cursor() as cursor:
         cursor.execute(_EXECUTE, _arguments(boundaries))
-        answers = {row[0]: row for row in cursor.fetchall()}
-    return [_verdict(boundary, answers.get(boundary.run_id)) for boundary in boundaries]
+        answers = {(row[0], row[1]): row[2:] for row in cursor.fetchall()}
+    return [_verdict(one, answers.get((one.run_id, one.token))) for one in boundaries]
 
 
 def _arguments(boundaries: Sequence[Boundary]) -> list[list[Any]]:
@@ -246,7 +246,7 @@ def _append(arrays: list[list[Any]], values: tuple[Any, ...]) -> None:
 def _verdict(boundary: Boundary, row: tuple[Any, ...] | None) -> Verdict:
     if row is None:
         return Verdict("lease_lost", None, None, datetime.min)
-    _, status, ours, late, started_at, now = row
+    status, ours, late, started_at, now = row
     answer: Answer = "go"
     if not ours:
         answer = "lease_lost"

@@ -46,6 +46,9 @@ def run(settings: Settings, *, hint: str | None = None) -> int:
         if not supervisor.stopping:
             print(setup.banner(supervisor.settings, supervisor.api_key, hint), flush=True)
         supervisor.watch()
+        print("Stopping (Ctrl-C again: at once).", flush=True)
+        supervisor.stop()
+        print("Stopped.", flush=True)
         return 0
     except (StartError, EmbeddedError, listening.ListenError, setup.SetupError) as error:
         print(f"metronome: {error}", file=sys.stderr)

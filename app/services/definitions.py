@@ -1,0 +1,44 @@
+"""Definitions on their way in: checked, and made into the text that is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.domain.errors import Invalid
+from app.domain.graph import parse
+from app.domain.jsonvalue import dumps
+from app.domain.shape import MAX_BYTES, check_shape
+from app.nodes import REGISTRY
+
+EMPTY: dict[str, Any] = {"nodes": [], "edges": []}
+_SHOWN = 3  # faults that the message tells; the details have all
+
+
+def checked(definition: dict[str, Any]) -> str:
+    """``definition`` as JSON text, in the shape in which it was given.
+
+    Raises Invalid (or ValueRefused) with all the faults, by field.
+    """
+    document = dumps(definition, "definition", max_bytes=MAX_BYTES)
+    issues = [issue for issue in check_shape(definition, REGISTRY) if issue.level == "error"]
+    if not issues:
+        return document
+    details: dict[str, list[str]] = {}
+    for issue in issues:
+        details.setdefault(issue.field, []).append(issue.message)
+    told = [
+        f"node {issue.node_id}: {issue.message}" if issue.node_id else issue.message
+        for issue in issues[:_SHOWN]
+    ]
+    if len(issues) > _SHOWN:
+        told.append(f"and {len(issues) - _SHOWN} more")
+    raise Invalid(
+        f"the definition is not valid: {'; '.join(told)}",
+        code="invalid_definition",
+        details=details,
+    )
+
+
+def runs_nothing(definition: dict[str, Any]) -> bool:
+    """Whether a checked definition has nothing but notes."""
+    return all(node.kind == "note" for node in parse(definition).nodes.values())

@@ -1,0 +1,94 @@
+"""API keys: whom a request speaks for."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+
+from app.db import Database
+from app.domain.errors import NotFound, Unauthorized
+from app.domain.models import Actor, ApiKey
+from app.ids import new_id
+from app.store import keys
+
+log = logging.getLogger(__name__)
+
+PREFIX = "mtr_"
+SHOWN = 8  # characters of a secret that are kept to recognise it by
+BOOTSTRAP_USER = "admin"
+BOOTSTRAP_ORGANIZATION = "default"
+
+_SECRET = re.compile(r"[!-~]{20,200}")
+
+
+def create_key(
+    db: Database, *, name: str, user_id: str, organization_id: str
+) -> tuple[ApiKey, str]:
+    """A new key and its secret, ``mtr_`` and 43 characters, which is shown this once."""
+    secret = PREFIX + secrets.token_urlsafe(32)
+    new = _new_key(secret, name, user_id, organization_id)
+    with db.connect() as connection:
+        key = keys.create(connection, new)
+    if key is None:
+        raise AssertionError("two secrets of 256 random bits are the same")
+    return key, secret
+
+
+def ensure_bootstrap_key(db: Database, key: str) -> bool:
+    """Make ``key`` valid for the user "admin" of the organization "default".
+
+    False where somebody has revoked it: it stays revoked.
+    """
+    new = _new_key(key, "bootstrap", BOOTSTRAP_USER, BOOTSTRAP_ORGANIZATION)
+    with db.connect() as connection:
+        if keys.create(connection, new) or keys.find_actor(connection, new.sha256):
+            return True
+    log.warning("the bootstrap key was revoked: requests with it are refused")
+    return False
+
+
+def authenticate(db: Database, secret: str) -> Actor:
+    """Whom ``secret`` stands for.
+
+    Raises Unauthorized where no valid key has this secret.
+    """
+    if _SECRET.fullmatch(secret):
+        hashed = _sha256(secret)
+        actor = db.read(lambda connection: keys.find_actor(connection, hashed))
+        if actor is not None:
+            return actor
+    raise Unauthorized("this API key is not valid", code="invalid_api_key")
+
+
+def list_keys(db: Database) -> list[ApiKey]:
+    """All keys, the oldest first, revoked ones as well."""
+    return db.read(keys.every)
+
+
+def revoke_key(db: Database, key_id: str) -> ApiKey:
+    """Revoke a key from now on; one that is revoked stays as it is.
+
+    Raises NotFound where there is no such key.
+    """
+    with db.connect() as connection:
+        key = keys.revoke(connection, key_id)
+    if key is None:
+        raise NotFound(f"there is no API key with the id {key_id}", code="key_not_found")
+    return key
+
+
+def _new_key(secret: str, name: str, user_id: str, organization_id: str) -> keys.NewKey:
+    return keys.NewKey(
+        id=new_id("key"),
+        name=name,
+        prefix=secret[:SHOWN],
+        sha256=_sha256(secret),
+        user_id=user_id,
+        organization_id=organization_id,
+    )
+
+
+def _sha256(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
