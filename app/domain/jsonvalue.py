@@ -55,13 +55,15 @@ def check_json(value: Any, field: str, *, max_bytes: int, max_depth: int = MAX_D
 
 
 def clean_text(text: str, most: int) -> str:
-    """``text`` made storable: NUL and lone surrogates become ``\ufffd``, cut at ``most`` characters.
+    """``text`` made storable: NUL and lone surrogates are replaced; cut at ``most`` characters.
 
     For texts from outside (error messages, bodies) that must not fail because of a character.
     """
     if len(text) > most:
         text = text[:most] + "..."
-    return text.replace("\x00", "\ufffd").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = text.replace("\x00", "\ufffd")
+    # Through UTF-16, as that joins two surrogates that belong together.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _is_suspicious(raw: bytes, max_depth: int) -> bool:

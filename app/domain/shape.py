@@ -40,7 +40,9 @@ NOT_BUILT = frozenset(
 
 _OUTPUT_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED = frozenset(
-    "trigger steps run inbound true false none null True False None and or not in is if else".split()
+    ["trigger", "steps", "run", "inbound"]
+    + ["true", "false", "none", "null", "True", "False", "None"]
+    + ["and", "or", "not", "in", "is", "if", "else"]
 )
 
 

@@ -57,8 +57,8 @@ class Condition(NodeKind):
             yield from _entry_problems(entry, f"config.conditions.{index}", ids)
         branches = [*ids, "else", *(("true", "false") if len(conditions) == 1 else ())]
         for handle in sorted(handles.difference(branches, ("error",))):
-            named = f"sourceHandle '{handle[:128]}' names no branch" if handle else "no branch"
-            message = f"The edge names {named}" if not handle else f"The edge's {named}"
+            named = f"sourceHandle '{handle[:128]}' names" if handle else "missing sourceHandle names"
+            message = f"The edge's {named} no branch"
             yield Problem(f"handles.{handle}", f"{message}; there are {', '.join(branches)}.")
 
     def run(self, context: Context) -> Outcome:
@@ -121,9 +121,9 @@ def _holds(entry: Mapping[str, Any], scope: Mapping[str, Any]) -> bool:
     return _OPERATORS[entry["operator"]](found, render(entry.get("value"), scope))
 
 
-def _number(value: Any) -> float | None:
-    if is_number(value):
-        return float(value)
+def _number(value: Any) -> int | float | None:
+    if type(value) is int or type(value) is float:
+        return value
     if type(value) is str and len(value) <= 400:
         try:
             number = float(value)
@@ -138,7 +138,7 @@ def _equals(found: Any, value: Any) -> bool:
         if is_number(found):
             return _number(value) == found
         if type(found) is bool:
-            return value.lower() == str(found).lower()
+            return text(found) == value.lower()
     return equals(found, value, Budget())
 
 

@@ -40,7 +40,7 @@ GROUP = "metronome.functions"
 _ERROR_LENGTH = 2_000  # characters of an exception's text in the trace
 
 
-class Stopped(Exception):  # noqa: N818 - it is no error
+class Stopped(Exception):
     """What ``FunctionContext.raise_if_stopped`` raises."""
 
 
@@ -78,7 +78,10 @@ class Functions:
         self._loaded: dict[str, tuple[Callable[..., Any], bool]] = {}
 
     def find(self, name: str) -> tuple[Callable[..., Any], bool]:
-        """The function, and whether it takes a context. Raises LookupError, or what its import does."""
+        """The function called ``name``, and whether it takes a context.
+
+        Raises LookupError where none is installed, or whatever its import raises.
+        """
         known = self._loaded.get(name)
         if known is not None:
             return known
@@ -115,7 +118,8 @@ class Function(NodeKind):
             if not isinstance(config.get(name), (str, type(None))):
                 yield Problem(f"config.{name}", f"{name} must be a text.")
         if not (config.get("functionName") or config.get("functionId")):
-            yield Problem("config.functionName", "A function node needs functionName or functionId.")
+            message = "A function node needs functionName or functionId."
+            yield Problem("config.functionName", message)
         payload, text = config.get("payload"), config.get("payloadJson")
         if payload is not None and text:
             yield Problem("config", "A function node takes payload or payloadJson, not both.")

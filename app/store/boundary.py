@@ -14,10 +14,14 @@ one run or a hundred.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+from weakref import WeakSet
+
+import psycopg2.errors
 
 from app.db import RawConnection
 from app.domain.lifecycle import BACKOFF, MOVES, OPEN_STEP, RUNNING, SLEEP, TERMINAL, sql_list
@@ -182,23 +186,44 @@ _TYPES = (
     *("text[]", "int[]", "timestamptz[]", "text[]"),
     *("text[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
 )
+_CASTS = ", ".join(f"%s::{kind}" for kind in _TYPES)
 _PREPARE = f"PREPARE boundary ({', '.join(_TYPES)}) AS {_BOUNDARY}"
-_EXECUTE = f"EXECUTE boundary ({', '.join(f'%s::{kind}' for kind in _TYPES)})"
+_EXECUTE = f"EXECUTE boundary ({_CASTS})"
+_PLAIN = re.sub(
+    r"\$(\d+)::[a-z0-9]+\[\]", lambda m: f"%s::{_TYPES[int(m[1]) - 1]}", _BOUNDARY.replace("%", "%%")
+)
+
+# A plan made while the tables are empty would read them from end to end, and be kept as they grow.
+_PLANNER = "SET enable_seqscan = off"
+
+# Connections through a pooler that changes servers between statements: nothing prepared stays.
+_unprepared: WeakSet[RawConnection] = WeakSet()
 
 
 def prepare(connection: RawConnection) -> None:
-    """Prepare the statement; once per connection."""
+    """Prepare the statement; once per connection, which must be in autocommit."""
     with connection.cursor() as cursor:
-        cursor.execute(_PREPARE)
+        try:
+            cursor.execute(_PREPARE)
+            cursor.execute(_PLANNER)
+        except psycopg2.errors.DuplicatePreparedStatement:
+            _unprepared.add(connection)
 
 
 def write(connection: RawConnection, boundaries: Sequence[Boundary]) -> list[Verdict]:
     """Write the boundaries in one statement and one commit; a verdict for each, in their order.
 
-    ``connection`` is in autocommit and prepared. A database error leaves nothing written.
+    ``connection`` has been through ``prepare``. A database error leaves nothing written.
     """
+    arguments = _arguments(boundaries)
     with connection.cursor() as cursor:
-        cursor.execute(_EXECUTE, _arguments(boundaries))
+        if connection not in _unprepared:
+            try:
+                cursor.execute(_EXECUTE, arguments)
+            except psycopg2.errors.InvalidSqlStatementName:
+                _unprepared.add(connection)
+        if connection in _unprepared:
+            cursor.execute(_PLAIN, arguments)
         answers = {(row[0], row[1]): row[2:] for row in cursor.fetchall()}
     return [_verdict(one, answers.get((one.run_id, one.token))) for one in boundaries]
 

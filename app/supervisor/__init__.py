@@ -105,9 +105,8 @@ class Supervisor:
         while not self.stopping and not listening.is_ready(self.settings):
             for part in self._parts:
                 if part.ended:
-                    part.close()
-                    lines = "\n".join(f"  {line}" for line in part.tail)
-                    raise StartError(f"the {part.name} did not start ({part.ended}):\n{lines}")
+                    part.drain()
+                    raise StartError(f"{part.name} did not start ({part.ended}): see {part.log}")
             if time.monotonic() > deadline:
                 logs_directory = self.settings.home / "log"
                 raise StartError(f"not ready in {READY_SECONDS:g} s: see {logs_directory}")
@@ -136,7 +135,8 @@ class Supervisor:
         """Stop everything in order: the API, the executor, the database. A second signal forces."""
         if self._socket is not None:
             self._socket.close()
-        for part in self._parts:
+        while self._parts:
+            part = self._parts.pop(0)
             part.ask_to_stop()
             deadline = time.monotonic() + self.settings.grace_seconds + 5
             while part.pid and self._signals < 2 and time.monotonic() < deadline:

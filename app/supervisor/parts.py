@@ -9,7 +9,6 @@ import signal
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -46,13 +45,13 @@ class Part:
         pass_fds: Sequence[int] = (),
     ) -> None:
         self.name = name
-        self.tail: deque[str] = deque(maxlen=40)
+        self.log = logs / f"{name}.log"
         self.quiet = False
         self._program = list(program)
         self._env = dict(env)
         self._directory = directory
         self._pass_fds = tuple(pass_fds)
-        self._file = RotatingFileHandler(logs / f"{name}.log", maxBytes=_LOG_BYTES, backupCount=1)
+        self._file = RotatingFileHandler(self.log, maxBytes=_LOG_BYTES, backupCount=1)
         self._file.setFormatter(logging.Formatter("%(message)s"))
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -119,9 +118,13 @@ class Part:
         if self._process:
             self._process.wait()
             self._signal_group(signal.SIGKILL)
+        self.drain()
+        self._file.close()
+
+    def drain(self) -> None:
+        """Wait until all that an ended process has written is read and shown."""
         if self._reader:
             self._reader.join(2)
-        self._file.close()
 
     def _signal_group(self, number: signal.Signals) -> None:
         # Its session has the number of the process, for as long as one of its members lives.
@@ -133,7 +136,6 @@ class Part:
         assert process.stdout is not None  # noqa: S101
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
-            self.tail.append(line)
             self._file.emit(logging.makeLogRecord({"msg": line}))
             self._show(line)
 
