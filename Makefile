@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
-PIP := $(PY) -m pip --quiet --disable-pip-version-check --no-input install --no-compile
+PIP := PIP_USER=0 $(PY) -m pip --quiet --disable-pip-version-check --no-input install --no-compile
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help

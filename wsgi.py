@@ -9,12 +9,9 @@ from app.config import Settings, SettingsError
 
 try:
     settings = Settings.from_env()
-    if settings.database_url is None:
-        raise SettingsError(["DATABASE_URL is not set: expected the URL of a PostgreSQL"])
+    logs.configure(settings.log_level)
+    app = create_app(settings)
 except SettingsError as error:
     print(error, file=sys.stderr)
     # gunicorn's own code for an application that does not boot: the master ends too.
     sys.exit(4)
-
-logs.configure(settings.log_level)
-app = create_app(settings)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 # Read by the commands that talk to a server. Known here only so that they are not called typos.
 CLIENT_VARIABLES = frozenset({"METRONOME_URL", "METRONOME_API_KEY"})
@@ -37,14 +37,13 @@ class SettingsError(Exception):
 def mask_url(url: str) -> str:
     """``url`` with the password of its user part, or of its query, replaced by ``***``."""
     try:
-        parts = urlsplit(url)
+        user, at, _ = urlsplit(url).netloc.rpartition("@")
     except ValueError:
         return "***"
-    user, at, host = parts.netloc.rpartition("@")
-    if ":" in user:
-        user = user.partition(":")[0] + ":***"
-    query = re.sub(r"(^|&)((?:ssl)?password=)[^&]*", r"\1\2***", parts.query)
-    return urlunsplit((parts.scheme, user + at + host, parts.path, query, parts.fragment))
+    name, colon, _ = user.partition(":")
+    if colon:
+        url = url.replace(user + at, f"{name}:***@", 1)
+    return re.sub(r"([?&](?:ssl)?password=)[^&#]*", r"\1***", url)
 
 
 def _whole(low: int, high: int) -> Parser:

@@ -130,6 +130,6 @@ def live(
             text(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE pid <> pg_backend_pid() AND datname = current_database()"
-                " AND application_name <> 'metronome'"
+                " AND application_name LIKE 'metronome %'"
             )
         )

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ WaitFor = Callable[..., Any]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 STARTER = """
-import sys, time
+import sys
 from pathlib import Path
 from app.embedded import EmbeddedPostgres
 server = EmbeddedPostgres(Path(sys.argv[1]), durable=False)
 server.start()
 print(server.pid, flush=True)
-time.sleep(600)
+sys.stdin.read()
+server.stop()
 """
 
 
@@ -37,8 +39,8 @@ time.sleep(600)
 def make(tmp_path: Path) -> Iterator[Callable[..., EmbeddedPostgres]]:
     made: list[EmbeddedPostgres] = []
 
-    def new(home: Path = tmp_path / "home") -> EmbeddedPostgres:
-        made.append(EmbeddedPostgres(home, durable=False))
+    def new(home: Path = tmp_path / "home", *, durable: bool = False) -> EmbeddedPostgres:
+        made.append(EmbeddedPostgres(home, durable=durable))
         return made[-1]
 
     yield new
@@ -51,13 +53,14 @@ def starter(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Another process that has started a server in ``home``: it, and the server's pid."""
     with subprocess.Popen(
         [sys.executable, "-c", STARTER, str(tmp_path / "home")],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as process:
         assert process.stdout is not None
         yield process, int(process.stdout.readline())
-        process.kill()
+        # Leaving the block closes its standard input, at which it stops the server.
 
 
 def run_sql(url: str, statement: str) -> list[tuple[Any, ...]]:
@@ -114,17 +117,33 @@ def test_the_running_server_is_found(make: Callable[..., EmbeddedPostgres], tmp_
 def test_only_the_owner_can_enter_the_data_and_the_socket(
     make: Callable[..., EmbeddedPostgres], tmp_path: Path
 ) -> None:
-    make().start()
-    for name in ("pg", "pg.run"):
-        directory = tmp_path / "home" / name
-        if directory.exists():
-            assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    ((socket_directory,),) = run_sql(make().start(), "SHOW unix_socket_directories")
+    for directory in (tmp_path / "home" / "pg", Path(socket_directory.strip('"'))):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_a_short_home_holds_the_socket_too(make: Callable[..., EmbeddedPostgres]) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as home:
+        server = make(Path(home))
+        assert f"host={home}/pg.run&" in server.start()
+        server.stop()
+
+
+def test_a_long_home_has_its_socket_elsewhere_and_leaves_nothing_there(
+    make: Callable[..., EmbeddedPostgres], tmp_path: Path
+) -> None:
+    server = make(tmp_path / ("x" * 100))
+    ((socket_directory,),) = run_sql(server.start(), "SHOW unix_socket_directories")
+    directory = Path(socket_directory.strip('"'))
+    assert directory.parent == Path("/tmp")
+    server.stop()
+    assert not directory.exists()
 
 
 def test_committed_data_survives_a_kill_of_the_server(
     make: Callable[..., EmbeddedPostgres],
 ) -> None:
-    first = make()
+    first = make(durable=True)
     url = first.start()
     run_sql(url, "CREATE TABLE kept AS SELECT 42 AS answer")
     assert first.pid is not None
@@ -204,6 +223,20 @@ def test_any_path_will_do(make: Callable[..., EmbeddedPostgres], tmp_path: Path,
     assert make(home).start() == url
 
 
+def test_a_copied_home_leaves_the_socket_of_the_original_alone(
+    make: Callable[..., EmbeddedPostgres], tmp_path: Path
+) -> None:
+    original = tmp_path / ("x" * 100)
+    first = make(original)
+    first.start()
+    first.stop()
+    copy = tmp_path / ("y" * 100)
+    subprocess.run(["cp", "-r", str(original), str(copy)], check=True)
+    url = make(original).start()
+    assert make(copy).start() != url
+    assert run_sql(url, "SHOW data_directory") == [(str(original / "pg"),)]
+
+
 def test_environment_variables_of_libpq_do_not_mislead(
     make: Callable[..., EmbeddedPostgres], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,15 +291,15 @@ def test_root_takes_over_the_data_that_a_copy_made_its_own(
 def test_an_ordinary_user_starts_it_as_itself(tmp_path: Path) -> None:
     user = pwd.getpwnam("nobody")
     tmp_path.chmod(0o777)
-    script = STARTER.replace("time.sleep(600)", "server.stop()")
     done = subprocess.run(
         child.command(
-            [sys.executable, "-c", script, str(tmp_path / "home")],
+            [sys.executable, "-c", STARTER, str(tmp_path / "home")],
             death_signal=signal.SIGKILL,
             user=(user.pw_uid, user.pw_gid),
             any_path=True,  # to this interpreter
         ),
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,

@@ -90,7 +90,7 @@ def _located(source: str, error: ExpressionError) -> ExpressionError:
     if len(shown) > _SHOWN:
         shown = shown[:_SHOWN] + "..."
     shown = shown.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
-    return ExpressionError(f"in the expression \"{shown}\": {error.message}")
+    return ExpressionError(f'in the expression "{shown}": {error.message}')
 
 
 class Template:
@@ -109,10 +109,7 @@ class Template:
             budget.spend_on(value)
             return value
         return joined(
-            (
-                part if isinstance(part, str) else part.spend(scope, budget)
-                for part in self._parts
-            ),
+            (part if isinstance(part, str) else part.spend(scope, budget) for part in self._parts),
             budget,
         )
 

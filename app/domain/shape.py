@@ -40,9 +40,11 @@ NOT_BUILT = frozenset(
 
 _OUTPUT_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _RESERVED = frozenset(
-    ["trigger", "steps", "run", "inbound"]
-    + ["true", "false", "none", "null", "True", "False", "None"]
-    + ["and", "or", "not", "in", "is", "if", "else"]
+    (
+        *("trigger", "steps", "run", "inbound"),
+        *("true", "false", "none", "null", "True", "False", "None"),
+        *("and", "or", "not", "in", "is", "if", "else"),
+    )
 )
 
 
@@ -344,6 +346,5 @@ def _common_problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "retry.maxAttempts", f"maxAttempts must be a whole number from 1 to {MAX_ATTEMPTS}."
     backoff = retry.get("backoffSeconds")
     if backoff is not None and not _is_number(backoff, 0, MAX_BACKOFF_SECONDS, whole=False):
-        yield "retry.backoffSeconds", (
-            f"backoffSeconds must be a number from 0 to {MAX_BACKOFF_SECONDS}."
-        )
+        message = f"backoffSeconds must be a number from 0 to {MAX_BACKOFF_SECONDS}."
+        yield "retry.backoffSeconds", message

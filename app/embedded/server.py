@@ -323,9 +323,13 @@ def _socket_directory(home: Path, user: Account) -> Path:
 
 
 def _short_directory(record: Path) -> Path:
-    """A directory of our own in /tmp: the one in ``record``, unless somebody else has it."""
-    if record.exists():
-        directory = Path(record.read_text().strip())
+    """A directory of our own in /tmp: the one in ``record``, unless somebody else has it.
+
+    The record also says whose it is: a copy of the home directory must not take it.
+    """
+    known = record.read_text().splitlines() if record.exists() else []
+    if known[1:] == [str(record)]:
+        directory = Path(known[0])
         shutil.rmtree(directory, ignore_errors=True)  # left by a start that was killed
         try:
             directory.mkdir(mode=0o700)
@@ -333,7 +337,7 @@ def _short_directory(record: Path) -> Path:
         except OSError:
             pass
     directory = Path(tempfile.mkdtemp(prefix="metronome-", dir="/tmp"))
-    record.write_text(f"{directory}\n")
+    record.write_text(f"{directory}\n{record}\n")
     return directory
 
 

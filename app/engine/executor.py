@@ -18,6 +18,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import FrameType
 
@@ -34,7 +35,7 @@ from app.engine.listener import Listener
 from app.engine.monitor import Monitor
 from app.engine.writer import GaveUp, Writer
 from app.nodes import REGISTRY
-from app.nodes.base import NodeLimits
+from app.nodes.base import NodeKind, NodeLimits
 from app.store import executors, leases
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class Options:
 class Executor:
     """One executor; ``run`` returns after ``drain`` was called and the held runs were let go."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, kinds: Mapping[str, NodeKind] = REGISTRY) -> None:
         self._options = options
         self.id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._db = Database(options.database_url)
@@ -75,7 +76,7 @@ class Executor:
             writer=self._writer,
             clock=self._clock,
             graphs=Graphs(self._writer).get,
-            kinds=REGISTRY,
+            kinds=kinds,
             limits=options.limits,
             draining=self._draining.is_set,
         )

@@ -156,7 +156,7 @@ class Interpreter:
         elif isinstance(outcome, Failed):
             return self._failed(walk, hold, node, seq, outcome, text)
         else:
-            return self._interrupted(walk, hold, seq, outcome, text)
+            return self._interrupted(walk, hold, node, seq, outcome, text)
         return True
 
     def _failed(
@@ -180,17 +180,17 @@ class Interpreter:
         return False
 
     def _interrupted(
-        self, walk: Walk, hold: Hold, seq: int, outcome: Interrupted, text: str | None
+        self, walk: Walk, hold: Hold, node: Node, seq: int, outcome: Interrupted, text: str | None
     ) -> bool:
         reason = hold.stop.reason
         if reason == "timeout":
-            walk.interrupted(seq, FAILED, f"timed out: {outcome.detail}", text)
+            walk.interrupted(node, seq, FAILED, f"timed out: {outcome.detail}", text)
             self._fail(walk, hold, self._timeout_error(hold))
         elif reason == "shutdown":
-            walk.interrupted(seq, FAILED, EXECUTOR_STOPPED, text)
+            walk.interrupted(node, seq, FAILED, EXECUTOR_STOPPED, text)
             self._release(walk, hold)
         else:
-            walk.interrupted(seq, CANCELLED, f"interrupted: {outcome.detail}", text)
+            walk.interrupted(node, seq, CANCELLED, f"interrupted: {outcome.detail}", text)
             self._stop(walk, hold, self._write(walk, hold))
         return False
 

@@ -55,6 +55,7 @@ class Walk:
         self._next_seq = 1
         self._attempts: dict[str, int] = {}
         self._replays: dict[str, str] = {}
+        self._interrupted: str | None = None  # the node that gave up: it was not next, it was on
         self._recorded: set[str] = set()  # nodes whose skipping is in the trace
         self._scope = self._new_scope()
         for step in trail:
@@ -95,7 +96,9 @@ class Walk:
                 self.attempt(node_id) + 1,
             )
             for place, node_id in enumerate(
-                node for node in self.progress.ready() if node not in self.sleepers
+                node
+                for node in self.progress.ready()
+                if node not in self.sleepers and node != self._interrupted
             )
         ]
 
@@ -162,8 +165,11 @@ class Walk:
             metadata = _json({"retryAt": retry_at})
         self.pending.ends.append(StepEnd(seq, FAILED, output, error, metadata))
 
-    def interrupted(self, seq: int, status: str, error: str, output: str | None) -> None:
+    def interrupted(
+        self, node: Node, seq: int, status: str, error: str, output: str | None
+    ) -> None:
         """A node in flight gave up because its run stopped."""
+        self._interrupted = node.id
         self.pending.ends.append(StepEnd(seq, status, output, error))
 
     def asleep(self, node: Node, sleeper: Sleeper) -> None:

@@ -50,7 +50,10 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault of a node's config: ``field`` is the path below the node, such as ``config.url``."""
+    """One fault of a node's config: ``field`` is the path below the node, as ``config.url``.
+
+    ``handles.<handle>`` is a fault of the edges that leave by that handle.
+    """
 
     field: str
     message: str
@@ -60,8 +63,8 @@ class NodeKind:
     """A kind of node.
 
     ``bound`` names the config fields whose bindings are rendered before the node starts and
-    recorded as the step's input. ``replay_safe`` says whether running it again after a lost executor
-    can do no harm. ``interruptible`` says whether it ends at once on the stop signal.
+    recorded as the step's input. ``replay_safe`` says whether running it again after a lost
+    executor can do no harm. ``interruptible`` says whether it ends at once on the stop signal.
     """
 
     kind: ClassVar[str]
@@ -69,7 +72,10 @@ class NodeKind:
     interruptible: ClassVar[bool] = False
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
-        """The faults of ``config`` (and of the leaving edges' handles) found without running it."""
+        """The faults of ``config`` (and of the leaving edges' handles) found without running it.
+
+        ``handles`` has ``""`` where an edge leaves without a sourceHandle.
+        """
         return ()
 
     def replay_safe(self, config: Mapping[str, Any]) -> bool:

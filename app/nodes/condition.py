@@ -57,9 +57,9 @@ class Condition(NodeKind):
             yield from _entry_problems(entry, f"config.conditions.{index}", ids)
         branches = [*ids, "else", *(("true", "false") if len(conditions) == 1 else ())]
         for handle in sorted(handles.difference(branches, ("error",))):
-            named = f"sourceHandle '{handle[:128]}' names" if handle else "missing sourceHandle names"
-            message = f"The edge's {named} no branch"
-            yield Problem(f"handles.{handle}", f"{message}; there are {', '.join(branches)}.")
+            what = f"The sourceHandle '{handle[:128]}' names" if handle else "The edge names"
+            message = f"{what} no branch; there are {', '.join(branches)}."
+            yield Problem(f"handles.{handle}", message)
 
     def run(self, context: Context) -> Outcome:
         """Which branch is taken."""
@@ -134,20 +134,20 @@ def _number(value: Any) -> int | float | None:
 
 
 def _equals(found: Any, value: Any) -> bool:
-    if type(found) is not type(value) and type(value) is str:
+    if type(found) is not type(value) and isinstance(value, str):
         if is_number(found):
-            return _number(value) == found
+            return bool(_number(value) == found)
         if type(found) is bool:
             return text(found) == value.lower()
     return equals(found, value, Budget())
 
 
 def _contains(found: Any, value: Any) -> bool:
-    if type(found) is str:
+    if isinstance(found, str):
         return value is not None and text(value) in found
-    if type(found) is list:
+    if isinstance(found, list):
         return any(_equals(item, value) for item in found)
-    return type(found) is dict and type(value) is str and value in found
+    return isinstance(found, dict) and isinstance(value, str) and value in found
 
 
 def _edge(work: Callable[[str, str], bool]) -> Callable[[Any, Any], bool]:

@@ -52,7 +52,7 @@ def is_public(address: str) -> bool:
     ip = _parsed(address)
     if not ip.is_global or ip.is_multicast or ip.is_reserved:
         return False
-    return not any(ip in network for network in _REFUSED if network.version == ip.version)
+    return not any(ip in network for network in _REFUSED)
 
 
 def is_allowed(host: str, address: str, allowed: Iterable[str]) -> bool:
@@ -71,7 +71,7 @@ def is_allowed(host: str, address: str, allowed: Iterable[str]) -> bool:
             network = ipaddress.ip_network(entry, strict=False)
         except ValueError:
             continue  # a host name
-        if network.version == ip.version and ip in network:
+        if ip in network:
             return True
     return False
 
@@ -87,8 +87,6 @@ def checked(host: str, port: int, allowed: Iterable[str]) -> list[Endpoint]:
         raise OSError("the host name is not valid") from None
     endpoints: list[Endpoint] = []
     for family, _, _, _, address in found:
-        if family not in (socket.AF_INET, socket.AF_INET6):
-            continue
         if not is_allowed(host, str(address[0]), allowed):
             raise AddressRefused(
                 f"The host {host[:255]} is on a private network, which the http node may not "

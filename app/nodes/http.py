@@ -15,6 +15,7 @@ import random
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
@@ -30,7 +31,7 @@ from app.nodes import message
 from app.nodes.base import Context, NodeKind, Problem
 from app.nodes.bindings import binding_problems, has_bindings
 from app.nodes.guard import AddressRefused
-from app.nodes.message import MASK, Request, TooBig
+from app.nodes.message import MASK, BadRequest, Request, TooBig
 from app.nodes.wire import Call, Cut, open_connection
 
 MAX_REDIRECTS = 5
@@ -57,7 +58,7 @@ class Http(NodeKind):
         if not has_bindings(config.get("url")):
             try:
                 message.read_url(config.get("url"))
-            except ValueError as error:
+            except BadRequest as error:
                 yield Problem("config.url", str(error))
         method = config.get("method")
         if method is not None and not has_bindings(method) and not _is_method(method):
@@ -106,74 +107,78 @@ class Http(NodeKind):
         """What the service answers."""
         try:
             request = message.build(context.input, context.idempotency_key)
-        except ValueError as error:
+        except BadRequest as error:
             return Failed(str(error), retryable=False)
         timeout_ms = context.config.get("timeoutMs") or context.limits.http_timeout_ms
         with Call(context.stop, timeout_ms / 1000) as call:
             outcome = self._with_retries(context, request, call)
-        if call.cut_by is None or isinstance(outcome, Done):
+        if outcome is not None:
             return outcome
         if call.cut_by == "timeout":
             return Failed(f"No answer from {request.shown} within {timeout_ms} ms.")
         seen = "while it was under way" if call.sent else "before it was sent"
         return Interrupted(f"The request to {request.shown} was cut off {seen}.")
 
-    def _with_retries(self, context: Context, request: Request, call: Call) -> Outcome:
-        """Try, and try again; an outcome after ``call`` was cut means nothing but Done."""
+    def _with_retries(self, context: Context, request: Request, call: Call) -> Outcome | None:
+        """Try, and try again; None where the call was cut before there was an outcome."""
         attempt = 0
         while True:
-            outcome, may_repeat, retry_after = self._attempt(context, request, call)
+            call.sent = False
+            end = self._attempt(context, request, call)
+            if end is None:
+                return None
             attempt += 1
-            if not may_repeat or attempt > (context.config.get("retries") or 0):
-                return outcome
+            if not end.may_repeat or attempt > (context.config.get("retries") or 0):
+                return end.outcome
             backoff = min(_MAX_BACKOFF, _FIRST_BACKOFF * 2 ** (attempt - 1))
             jittered = backoff * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, no secret
-            pause = jittered if retry_after is None else retry_after
+            pause = jittered if end.retry_after is None else end.retry_after
             if pause >= call.remaining():
-                return outcome
+                return end.outcome
             try:
                 call.wait(pause)
             except Cut:
-                return outcome
+                return None
 
-    def _attempt(
-        self, context: Context, request: Request, call: Call
-    ) -> tuple[Outcome, bool, float | None]:
-        """One try: how it ended, whether it may be repeated, and the Retry-After in seconds."""
-        call.sent = False
+    def _attempt(self, context: Context, request: Request, call: Call) -> _End | None:
+        """One try with its redirects; None where the call was cut."""
         safe = self.replay_safe({**context.config, "method": request.method})
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 answer = _exchange(context, request, call)
-                if isinstance(answer, Request):
-                    request = answer
-                    continue
-                outcome, busy, retry_after = answer
-                return outcome, safe and busy, retry_after
+                if isinstance(answer, _End):
+                    return replace(answer, may_repeat=answer.may_repeat and safe)
+                request = answer
             fault = f"More than {MAX_REDIRECTS} redirects, the last one to {request.shown}."
-            return Failed(fault, retryable=False), False, None
+            return _End(Failed(fault, retryable=False))
         except Cut:
-            return Failed("cut"), False, None
-        except (AddressRefused, ValueError) as error:
-            return Failed(f"{error} ({request.shown})", retryable=False), False, None
+            return None
+        except (AddressRefused, BadRequest) as error:
+            return _End(Failed(f"{error} ({request.shown})", retryable=False))
         except TooBig:
             limit = context.limits.http_max_bytes
             fault = f"The answer from {request.shown} is bigger than {limit:,} bytes."
-            return Failed(fault, retryable=False), False, None
-        except DecodeError:
-            fault = f"The answer from {request.shown} can't be decompressed."
-            return Failed(fault, retryable=False), False, None
-        except (OSError, HTTPException, HTTPError) as error:
-            lasting = isinstance(error, ssl.SSLCertVerificationError)
+            return _End(Failed(fault, retryable=False))
+        except (OSError, HTTPException, HTTPError, ValueError) as error:
+            if call.cut_by is not None:
+                return None  # the socket was shut under the library, which may call that anything
+            lasting = isinstance(error, (ssl.SSLCertVerificationError, DecodeError))
             fault = f"The request to {request.shown} failed: {_described(error)}."
             repeat = (safe or not call.sent) and not lasting
-            return Failed(fault, retryable=not lasting), repeat, None
+            return _End(Failed(fault, retryable=not lasting), repeat)
 
 
-def _exchange(
-    context: Context, request: Request, call: Call
-) -> Request | tuple[Outcome, bool, float | None]:
-    """Send one request: the request that a redirect asks for, or the end of the attempt."""
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How one try ended, whether it may be repeated, and what Retry-After said, in seconds."""
+
+    outcome: Outcome
+    may_repeat: bool = False
+    retry_after: float | None = None
+
+
+def _exchange(context: Context, request: Request, call: Call) -> Request | _End:
+    """Send one request: the request that a redirect asks for, or the end of the try."""
     url = request.url
     host = (url.host or "").strip("[]")
     allowed = context.limits.http_allowed_private
@@ -202,12 +207,13 @@ def _exchange(
         check_json(output, "output", max_bytes=context.limits.output_max_bytes)
     except ValueRefused as error:
         fault = f"The answer from {request.shown} can't be kept: {error.message}."
-        return Failed(fault, retryable=False), False, None
+        return _End(Failed(fault, retryable=False))
     if status in wanted if wanted else 200 <= status < 300:
-        return Done(output), False, None
+        return _End(Done(output))
     again = status >= 500 or status in (408, 429)
     fault = f"HTTP {status} from {request.shown}"
-    return Failed(fault, retryable=again, output=output), status in _BUSY, _retry_after(response)
+    failed = Failed(fault, retryable=again, output=output)
+    return _End(failed, status in _BUSY, _retry_after(response))
 
 
 def _retry_after(response: BaseHTTPResponse) -> float | None:
@@ -235,8 +241,10 @@ def _described(error: Exception) -> str:
         return f"TLS failed ({error.reason or type(error).__name__})"
     if isinstance(error, TimeoutError):
         return "it timed out"
+    if isinstance(error, DecodeError):
+        return "the answer can't be decompressed"
     if isinstance(error, OSError) and not isinstance(error, HTTPError):
-        return str(error.strerror or error or type(error).__name__)
+        return error.strerror or str(error) or type(error).__name__
     return f"the connection broke or the answer is no HTTP ({type(error).__name__})"
 
 

@@ -51,6 +51,10 @@ _CHARSETS = re.compile(
 _BODY_HEADERS = ("content-type", "content-encoding", "content-language", "content-location")
 
 
+class BadRequest(ValueError):
+    """A request that can't be sent; the message holds no header's value."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request; ``headers`` by lower-case name, ``body`` as it goes over the wire."""
@@ -84,21 +88,21 @@ def mask_url(url: str) -> str:
 
 
 def read_url(value: Any) -> Url:
-    """The parts of an absolute http or https URL. Raises ValueError with what is wrong."""
+    """The parts of an absolute http or https URL. Raises BadRequest with what is wrong."""
     if not isinstance(value, str) or not value.strip():
-        raise ValueError("url must be a text: an absolute http or https URL.")
+        raise BadRequest("url must be a text: an absolute http or https URL.")
     if len(value) > _MAX_URL:
-        raise ValueError(f"url is longer than {_MAX_URL:,} characters.")
+        raise BadRequest(f"url is longer than {_MAX_URL:,} characters.")
     if re.search(r"[\x00-\x1f\x7f]", value.strip()):
-        raise ValueError("url holds a control character.")
+        raise BadRequest("url holds a control character.")
     try:
         url = parse_url(value.strip())
     except (LocationParseError, ValueError):
-        raise ValueError("url can't be read as a URL.") from None
+        raise BadRequest("url can't be read as a URL.") from None
     if url.scheme not in ("http", "https") or not url.host:
-        raise ValueError("url must begin with http:// or https:// and name a host.")
+        raise BadRequest("url must begin with http:// or https:// and name a host.")
     if url.auth is not None:
-        raise ValueError("url must not hold a user name or a password: use a header.")
+        raise BadRequest("url must not hold a user name or a password: use a header.")
     return url
 
 
@@ -123,13 +127,13 @@ def header_faults(headers: Any) -> Iterator[tuple[str, str]]:
 
 
 def build(rendered: Mapping[str, Any], idempotency_key: str) -> Request:
-    """The request of a config whose bindings are filled in. Raises ValueError."""
+    """The request of a config whose bindings are filled in. Raises BadRequest."""
     method = rendered.get("method") or "GET"
     if not isinstance(method, str) or method.upper() not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}.")
+        raise BadRequest(f"method must be one of {', '.join(METHODS)}.")
     headers = rendered.get("headers") or {}
     for _, message in header_faults(headers):
-        raise ValueError(message)
+        raise BadRequest(message)
     made = {
         "user-agent": "Metronome",
         "accept": "*/*",
@@ -149,7 +153,7 @@ def build(rendered: Mapping[str, Any], idempotency_key: str) -> Request:
 
 
 def redirected(request: Request, status: int, location: str) -> Request:
-    """The request that follows a redirect. Raises ValueError where its URL is not acceptable."""
+    """The request that follows a redirect. Raises BadRequest where its URL is not acceptable."""
     url = read_url(urljoin(str(request.url), location))
     method, body, headers = request.method, request.body, dict(request.headers)
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):

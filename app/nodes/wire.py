@@ -7,6 +7,7 @@ shut down, so it runs in a thread of its own that is left behind.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -157,10 +158,8 @@ class Call:
             if self.cut_by is None:
                 self.cut_by = reason
             if self._held is not None:
-                try:
+                with contextlib.suppress(OSError):  # the server may have closed it already
                     self._held.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass  # the server has closed it already
         self._news.set()
 
 

@@ -37,7 +37,7 @@ def create(
         name=name,
         description=description,
         status=status,
-        definition=definitions.checked(definition or definitions.EMPTY),
+        definition=definitions.checked(definitions.EMPTY if definition is None else definition),
         trigger_summary=trigger_summary,
     )
     with db.connect() as connection:
@@ -76,9 +76,7 @@ def get(db: Database, actor: Actor, metronome_id: str) -> Metronome:
     return metronome
 
 
-def update(
-    db: Database, actor: Actor, metronome_id: str, changes: Mapping[str, Any]
-) -> Metronome:
+def update(db: Database, actor: Actor, metronome_id: str, changes: Mapping[str, Any]) -> Metronome:
     """Change what ``changes`` names: name, status, description, trigger_summary, definition.
 
     Raises NotFound, or Invalid where the definition is not sound.

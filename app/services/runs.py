@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 from app.db import Database
 from app.domain.errors import Conflict, Invalid, NotFound
 from app.domain.jsonvalue import dumps
-from app.domain.lifecycle import CANCEL, TERMINAL
-from app.domain.models import Actor, Run, Step, Transitioned
+from app.domain.lifecycle import CANCEL, CANCELLED, COMPLETED, FAILED, TERMINAL
+from app.domain.models import Actor, CancelOutcome, Run, Step, Transitioned
 from app.ids import new_id
 from app.services import definitions
 from app.services import metronomes as metronome_service
@@ -20,6 +20,13 @@ from app.store import metronomes, runs, steps, transitions, versions
 from app.store.runs import RunFilter
 
 MAX_INPUT_BYTES = 10_000_000  # as JSON; a request's own limit is lower as a rule
+
+
+_ALREADY: Mapping[str, CancelOutcome] = {
+    COMPLETED: "already_completed",
+    FAILED: "already_failed",
+    CANCELLED: "already_cancelled",
+}
 
 
 def not_found() -> NotFound:
@@ -195,7 +202,7 @@ def get(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Run:
 def attach(
     db: Database, actor: Actor, metronome_id: str, run_id: str, changes: Mapping[str, str | None]
 ) -> Run:
-    """Change ``attached_project_id`` and ``attached_ticket_id``, as far as named. Raises NotFound."""
+    """Change ``attached_project_id`` and ``attached_ticket_id`` as far as named. Raises NotFound."""
     if not changes:
         return get(db, actor, metronome_id, run_id)
     with db.connect() as connection:
@@ -248,3 +255,10 @@ def cancel(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Transi
     if done is None:
         raise not_found()
     return done
+
+
+def cancel_outcome(done: Transitioned) -> CancelOutcome:
+    """What a cancel came to, in a word."""
+    if done.moved:
+        return "cancelled"
+    return _ALREADY[done.run.status]

@@ -107,6 +107,9 @@ _ACTIONS = ", ".join(
     f"('{move.name}', '{source}', '{move.target}')" for move in MOVES for source in move.sources
 )
 
+# The time is taken once a run, after its lock: what ends, what begins and the run itself then tell
+# one story, and a cancel that came before, or comes after, compares.
+#
 # A move that is made ends the claim. A start needs a run that is running, ours and in time; a move
 # needs the same but the time: a run that is out of time can still end, only not go to sleep.
 _BOUNDARY = f"""
@@ -116,29 +119,32 @@ WITH asked AS (
 ),
 locked AS MATERIALIZED (
     SELECT r.id, r.metronome_id, r.status, r.deadline_at, a.*,
-        r.lease_token IS NOT DISTINCT FROM a.token AS ours,
-        coalesce(r.deadline_at <= clock_timestamp(), false) AS late
+        r.lease_token IS NOT DISTINCT FROM a.token AS ours
     FROM asked a JOIN runs r ON r.id = a.run_id
     ORDER BY r.id
     FOR NO KEY UPDATE OF r
+),
+held AS MATERIALIZED (
+    SELECT k.*, c.now, coalesce(k.deadline_at <= c.now, false) AS late
+    FROM locked k, LATERAL (SELECT clock_timestamp() AS now WHERE k.id IS NOT NULL) c
 ),
 ended AS (
     UPDATE steps s SET status = e.status, output = coalesce(CAST(e.output AS json), s.output),
         error = e.error, metadata = coalesce(CAST(e.metadata AS json), s.metadata),
         lease_token = NULL, wake_at = NULL,
-        completed_at = clock_timestamp(), updated_at = clock_timestamp()
+        completed_at = l.now, updated_at = l.now
     FROM unnest($8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::text[])
         AS e (run_id, seq, status, output, error, metadata)
-    JOIN locked l ON l.id = e.run_id
+    JOIN held l ON l.id = e.run_id
     WHERE s.run_id = e.run_id AND s.seq = e.seq AND s.status IN ({sql_list(OPEN_STEP)})
       AND (s.lease_token = l.token OR s.lease_token IS NULL AND l.ours)
 ),
 slept AS (
     UPDATE steps s SET wake_at = z.wake_at, lease_token = NULL,
-        output = coalesce(CAST(z.output AS json), s.output), updated_at = clock_timestamp()
+        output = coalesce(CAST(z.output AS json), s.output), updated_at = l.now
     FROM unnest($14::text[], $15::int[], $16::timestamptz[], $17::text[])
         AS z (run_id, seq, wake_at, output)
-    JOIN locked l ON l.id = z.run_id
+    JOIN held l ON l.id = z.run_id
     WHERE s.run_id = z.run_id AND s.seq = z.seq AND s.status = 'running'
       AND s.lease_token = l.token AND l.ours AND l.status NOT IN ({sql_list(TERMINAL)})
 ),
@@ -148,34 +154,34 @@ started AS (
     SELECT b.run_id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
         CAST(b.input AS json), CAST(b.metadata AS json),
         CASE WHEN b.status = 'running' THEN l.token END,
-        CASE WHEN b.status = 'running' THEN clock_timestamp() END,
-        CASE WHEN b.status <> 'running' THEN clock_timestamp() END
+        CASE WHEN b.status = 'running' THEN l.now END,
+        CASE WHEN b.status <> 'running' THEN l.now END
     FROM unnest($18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::text[],
         $24::text[], $25::text[])
         AS b (run_id, seq, node_id, node_type, attempt, status, input, metadata)
-    JOIN locked l ON l.id = b.run_id
+    JOIN held l ON l.id = b.run_id
     WHERE l.ours AND l.status = 'running' AND (b.status <> 'running' OR NOT l.late)
     RETURNING run_id, started_at
 ),
 moved AS (
     UPDATE runs r SET status = t.target,
         output = CAST(l.output AS json), error = l.error,
-        completed_at = CASE WHEN t.target IN ({sql_list(TERMINAL)}) THEN clock_timestamp() END,
+        completed_at = CASE WHEN t.target IN ({sql_list(TERMINAL)}) THEN l.now END,
         due_at = CASE t.action
-            WHEN '{BACKOFF.name}' THEN clock_timestamp() + l.wait * interval '1 second'
+            WHEN '{BACKOFF.name}' THEN l.now + l.wait * interval '1 second'
             WHEN '{SLEEP.name}' THEN least(l.wake_at, l.deadline_at) END,
         next_attempt_at = CASE t.action
-            WHEN '{BACKOFF.name}' THEN clock_timestamp() + l.wait * interval '1 second'
+            WHEN '{BACKOFF.name}' THEN l.now + l.wait * interval '1 second'
             WHEN '{SLEEP.name}' THEN l.wake_at END,
         attempt_due = (t.action = '{BACKOFF.name}'),
-        lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = clock_timestamp()
-    FROM locked l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
+        lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = l.now
+    FROM held l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
         ON t.action = l.action AND t.source = l.status
     WHERE r.id = l.id AND l.ours AND (t.action <> '{SLEEP.name}' OR NOT l.late)
 )
 SELECT l.id, l.token, l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),
-    clock_timestamp()
-FROM locked l
+    l.now
+FROM held l
 """
 
 # The parameters' types, in order: the run and its move, then ends, sleeps, starts. Each argument is

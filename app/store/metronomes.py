@@ -25,7 +25,7 @@ def _answer(source: str) -> str:
         "v.version" if name == "published_version_number" else f"m.{name}"
         for name in rows.METRONOME_FIELDS
     )
-    return f"SELECT {columns} FROM {source} m LEFT JOIN versions v ON v.id = m.published_version_id"  # noqa: S608
+    return f"SELECT {columns} FROM {source} m LEFT JOIN versions v ON v.id = m.published_version_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def create(connection: Connection, actor: Actor, new: NewMetronome) -> Metronome
     return rows.metronome(connection.execute(_CREATE, values | events.parameters(actor)).one())
 
 
-_GET = text(f"{_answer('metronomes')} WHERE m.id = :id AND m.organization_id = :organization_id")
+_GET = text(_answer("metronomes") + " WHERE m.id = :id AND m.organization_id = :organization_id")
 
 
 def get(connection: Connection, organization_id: str, metronome_id: str) -> Metronome | None:
@@ -109,6 +109,10 @@ def page(
     return [rows.metronome(row) for row in connection.execute(query)]
 
 
+_UPDATED_EVENT = events.insert(
+    "updated", "metronome.updated", metronome_id="id", payload="CAST(:payload AS json)"
+)
+
 # A new definition has no version until it is run.
 _UPDATE = text(f"""
 WITH updated AS (
@@ -125,11 +129,7 @@ WITH updated AS (
     RETURNING {rows.columns(_OWN, "m")}
 ),
 audited AS (
-    {
-        events.insert(
-            "updated", "metronome.updated", metronome_id="id", payload="CAST(:payload AS json)"
-        )
-    }
+    {_UPDATED_EVENT}
 )
 {_answer("updated")}
 """)

@@ -55,6 +55,15 @@ class Created:
     run: Run | None
 
 
+_CREATED_EVENT = events.insert(
+    "created",
+    "run.created",
+    metronome_id="metronome_id",
+    run_id="id",
+    version_id="version_id",
+    payload="json_build_object('triggerType', trigger_type)",
+)
+
 _CREATE = text(f"""
 WITH wanted AS (
     SELECT m.id, m.organization_id, m.status, v.id AS version_id
@@ -75,16 +84,7 @@ created AS (
     RETURNING {_RUN}
 ),
 audited AS (
-    {
-        events.insert(
-            "created",
-            "run.created",
-            metronome_id="metronome_id",
-            run_id="id",
-            version_id="version_id",
-            payload="json_build_object('triggerType', trigger_type)",
-        )
-    }
+    {_CREATED_EVENT}
 )
 SELECT w.status, w.version_id, {rows.columns(rows.RUN_FIELDS, "c")}
 FROM wanted w LEFT JOIN created c ON true
@@ -133,9 +133,7 @@ WHERE r.id = :run_id AND r.metronome_id = :metronome_id AND r.organization_id = 
 """)
 
 
-def get(
-    connection: Connection, organization_id: str, metronome_id: str, run_id: str
-) -> Run | None:
+def get(connection: Connection, organization_id: str, metronome_id: str, run_id: str) -> Run | None:
     """The run, or None where it is unknown, of another workflow or of another organization."""
     row = connection.execute(
         _GET,
@@ -198,6 +196,16 @@ def _matches(search: str) -> ColumnElement[bool]:
     return condition
 
 
+_ATTACHED_EVENT = events.insert(
+    "attached",
+    "run.updated",
+    metronome_id="metronome_id",
+    run_id="id",
+    version_id="version_id",
+    payload="""json_build_object('attachedProjectId', attached_project_id,
+        'attachedTicketId', attached_ticket_id)""",
+)
+
 _ATTACH = text(f"""
 WITH attached AS (
     UPDATE runs r SET
@@ -209,17 +217,7 @@ WITH attached AS (
     RETURNING {_RUN}
 ),
 audited AS (
-    {
-        events.insert(
-            "attached",
-            "run.updated",
-            metronome_id="metronome_id",
-            run_id="id",
-            version_id="version_id",
-            payload="""json_build_object('attachedProjectId', attached_project_id,
-                'attachedTicketId', attached_ticket_id)""",
-        )
-    }
+    {_ATTACHED_EVENT}
 )
 SELECT * FROM attached
 """)
@@ -246,6 +244,15 @@ def attach(
     return None if row is None else rows.run(row)
 
 
+_DELETED_EVENT = events.insert(
+    "gone",
+    "run.deleted",
+    metronome_id="metronome_id",
+    run_id="id",
+    version_id="version_id",
+    payload="json_build_object('status', status)",
+)
+
 # The steps go with their run; an executor that still holds the run keeps it from being deleted.
 _DELETE = text(f"""
 WITH gone AS (
@@ -258,16 +265,7 @@ steps_gone AS (
     DELETE FROM steps USING gone WHERE steps.run_id = gone.id
 ),
 audited AS (
-    {
-        events.insert(
-            "gone",
-            "run.deleted",
-            metronome_id="metronome_id",
-            run_id="id",
-            version_id="version_id",
-            payload="json_build_object('status', status)",
-        )
-    }
+    {_DELETED_EVENT}
 )
 SELECT id FROM gone
 """)

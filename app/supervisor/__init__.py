@@ -27,7 +27,7 @@ log = logging.getLogger("metronome")
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 60.0
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 
 
 class StartError(Exception):
@@ -68,7 +68,8 @@ class Supervisor:
         self._parts: list[Part] = []
         self._socket: listening.Listener | None = None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: object) -> None:
         # Only counted: the main loop looks at it, so no start or stop is ever cut in the middle.
@@ -110,7 +111,7 @@ class Supervisor:
             if time.monotonic() > deadline:
                 logs_directory = self.settings.home / "log"
                 raise StartError(f"not ready in {READY_SECONDS:g} s: see {logs_directory}")
-            time.sleep(POLL_SECONDS / 2)
+            time.sleep(POLL_SECONDS / 4)
 
     def watch(self) -> None:
         """Start again whatever dies, until told to stop."""
@@ -140,7 +141,7 @@ class Supervisor:
             part.ask_to_stop()
             deadline = time.monotonic() + self.settings.grace_seconds + 5
             while part.pid and self._signals < 2 and time.monotonic() < deadline:
-                time.sleep(POLL_SECONDS / 5)
+                time.sleep(POLL_SECONDS / 10)
             if part.pid:
                 log.warning("%s did not end in time and is killed", part.name)
                 part.kill()

@@ -136,7 +136,7 @@ class Part:
         assert process.stdout is not None  # noqa: S101
         for raw in process.stdout:
             line = raw.decode(errors="replace").rstrip()
-            self._file.emit(logging.makeLogRecord({"msg": line}))
+            self._file.handle(logging.makeLogRecord({"msg": line}))
             self._show(line)
 
     def _show(self, line: str) -> None:

@@ -32,8 +32,11 @@ def prepare_home(home: Path) -> Path:
     return directory
 
 
-def prepare_database(settings: Settings) -> str:
-    """Migrate the database, see that it knows the bootstrap key, and return that key."""
+def prepare_database(settings: Settings) -> str | None:
+    """Migrate the database, see that it knows the bootstrap key, and return that key.
+
+    None where somebody has revoked the key.
+    """
     url = settings.database_url or ""
     try:
         migrations.upgrade(url)
@@ -44,10 +47,9 @@ def prepare_database(settings: Settings) -> str:
     key = settings.bootstrap_key or _kept_key(settings.home)
     database = Database(url, pool_size=1)
     try:
-        ensure_bootstrap_key(database, key)
+        return key if ensure_bootstrap_key(database, key) else None
     finally:
         database.close()
-    return key
 
 
 def key_file(home: Path) -> Path:
@@ -87,7 +89,10 @@ def executor() -> list[str]:
 def banner(settings: Settings, api_key: str | None, hint: str | None) -> str:
     """What a user wants to know once everything runs."""
     url = f"http://{settings.address}"
-    key = "that of METRONOME_BOOTSTRAP_KEY" if settings.bootstrap_key else f"{api_key}"
+    if api_key is None:
+        key = "was revoked; `metronome keys create` makes another"
+    else:
+        key = "that of METRONOME_BOOTSTRAP_KEY" if settings.bootstrap_key else api_key
     return "\n".join(
         [
             "",

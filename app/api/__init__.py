@@ -1,0 +1,33 @@
+"""The HTTP API: one file per noun, and one for each thing that all of them share.
+
+Top-down: ``blueprint`` (what an endpoint is), ``auth`` (who asks), ``arguments`` (what comes in),
+``dump`` (what goes out), ``errors`` (every refusal), ``requests`` (ids and logs), ``docs``.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from app.api import auth, context, docs, errors, requests
+from app.api.health import health
+from app.api.metronomes import metronomes
+from app.api.runs import runs
+from app.config import Settings, SettingsError
+
+
+def build(settings: Settings) -> Flask:
+    """The application; see ``app.create_app``."""
+    if settings.database_url is None:
+        raise SettingsError(["DATABASE_URL is not set: expected the URL of a PostgreSQL"])
+    app = Flask("app", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    # A path with a slash too many is unknown, not a redirect that drops the body.
+    app.url_map.merge_slashes = False
+    context.install(app, settings)
+    requests.install(app)
+    auth.install(app)
+    errors.install(app)
+    api = docs.install(app)
+    for blueprint in (runs, metronomes, health):
+        api.register_blueprint(blueprint)
+    return app

@@ -1,0 +1,88 @@
+"""What comes in: bodies and query strings, parsed, bounded and checked against their schemas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import flask
+import marshmallow as ma
+from webargs.core import missing
+from webargs.flaskparser import FlaskParser
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+from app.domain.errors import Invalid
+
+_SHOWN = 3  # fields that the message names; the details have all
+
+
+class Arguments(FlaskParser):
+    """Reads requests more strictly than webargs does, and refuses them in our own words."""
+
+    DEFAULT_UNKNOWN_BY_LOCATION = {"json": None, "query": ma.RAISE}  # noqa: RUF012 - webargs' way
+
+    def load_json(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """The body as a JSON object; ``missing`` where there is none.
+
+        It is parsed by the standard library: orjson would turn big integers into floats, and stop
+        at a NaN before we can name the field that holds it.
+        """
+        raw = req.get_data()
+        if not raw.strip():
+            return missing
+        if not (getattr(schema, "any_media_type", False) or _is_json(req)):
+            raise UnsupportedMediaType("send the body as JSON: `Content-Type: application/json`")
+        body = parse(raw)
+        if not isinstance(body, dict):
+            raise BadRequest("the body must be a JSON object")
+        return body
+
+    def handle_error(
+        self,
+        error: ma.ValidationError,
+        req: flask.Request,
+        schema: ma.Schema,
+        *,
+        error_status_code: int | None,
+        error_headers: Mapping[str, str] | None,
+    ) -> NoReturn:
+        """Refuse a request whose fields are not acceptable, naming them all."""
+        details: dict[str, list[str]] = {}
+        for messages in error.messages_dict.values():  # by location, of which we have one
+            _flatten(messages, "", details)
+        told = [f"{name}: {' '.join(messages)}" for name, messages in details.items()]
+        if len(told) > _SHOWN:
+            told = [*told[:_SHOWN], f"and {len(told) - _SHOWN} more"]
+        raise Invalid("; ".join(told), details=details)
+
+
+def parse(raw: bytes) -> Any:
+    """The value of a JSON text. Raises BadRequest, whose message tells where it is wrong."""
+    try:
+        return json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the body is not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise BadRequest(f"the body is not JSON: {error.msg} at {where}") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except ValueError:  # Python's limit on the digits of an integer
+        raise BadRequest("the body holds a number that is too long") from None
+
+
+def _is_json(req: flask.Request) -> bool:
+    return req.mimetype == "application/json" or (
+        req.mimetype.startswith("application/") and req.mimetype.endswith("+json")
+    )
+
+
+def _flatten(messages: Any, path: str, into: dict[str, list[str]]) -> None:
+    """marshmallow's nested messages as ``{"a.b": [...]}``."""
+    if isinstance(messages, Mapping):
+        for key, inner in messages.items():
+            name = "" if key == "_schema" else str(key)
+            _flatten(inner, ".".join(part for part in (path, name) if part), into)
+    else:
+        into.setdefault(path or "body", []).extend(str(message) for message in messages)

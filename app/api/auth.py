@@ -1,0 +1,44 @@
+"""Who asks: every request below /v1 needs a bearer key, before anything else is looked at."""
+
+from __future__ import annotations
+
+import re
+
+from flask import Flask, g, request
+
+from app.api.context import db
+from app.domain.errors import Forbidden, Unauthorized
+from app.services import keys, metronomes, runs
+
+ORGANIZATION_HEADER = "X-Computer-Agents-Organization"
+
+# All ids that were ever given out look so; others can't be looked up (NUL) or need not.
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+def install(app: Flask) -> None:
+    """Have ``app`` admit only those with a key to /v1; unknown paths there are no exception."""
+    app.before_request(_admit)
+
+
+def _admit() -> None:
+    if request.path != "/v1" and not request.path.startswith("/v1/"):
+        return
+    authorization = request.authorization
+    if authorization is None or authorization.type != "bearer" or not authorization.token:
+        raise Unauthorized("send your API key as the header `Authorization: Bearer KEY`")
+    g.actor = keys.authenticate(db(), authorization.token)
+    organization = request.headers.get(ORGANIZATION_HEADER, "").strip()
+    if organization and organization != g.actor.organization_id:
+        raise Forbidden(
+            f"this API key does not belong to the organization named in {ORGANIZATION_HEADER}",
+            code="wrong_organization",
+        )
+    _check_ids()
+
+
+def _check_ids() -> None:
+    """An id that can't exist is answered as one that doesn't."""
+    args = request.view_args or {}
+    if not all(_ID.fullmatch(str(value)) for value in args.values()):
+        raise runs.not_found() if "run_id" in args else metronomes.not_found()

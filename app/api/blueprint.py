@@ -1,0 +1,100 @@
+"""What an endpoint is: one decorator that routes it, checks what comes in and documents it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import flask_smorest  # type: ignore[import-untyped]
+import marshmallow as ma
+from flask import Response
+
+from app.api.arguments import Arguments
+
+View = TypeVar("View", bound=Callable[..., Response])
+
+_PARAMETERS = {"metronomeId": "metronome_id", "runId": "run_id"}
+_ALWAYS = (401, 403, 500, 503)
+
+
+class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
+    """A noun of the API."""
+
+    ARGUMENTS_PARSER = Arguments()
+
+    def __init__(self, name: str, *, prefix: str, description: str, public: bool = False) -> None:
+        super().__init__(name, __name__, url_prefix=prefix, description=description)
+        self._public = public
+        self.url_value_preprocessor(_rename)
+
+    def operation(
+        self,
+        method: str,
+        path: str,
+        answer: type[ma.Schema],
+        *,
+        status: int = 200,
+        told: str | None = None,
+        body: type[ma.Schema] | None = None,
+        query: type[ma.Schema] | None = None,
+        refuses: Iterable[int] = (),
+        headers: Mapping[str, Any] | None = None,
+        also: Mapping[int, str] | None = None,
+        example: Any = None,
+    ) -> Callable[[View], View]:
+        """Serve ``method`` on ``path`` with a view, whose docstring becomes the documentation.
+
+        The view gets the loaded ``body`` or ``query`` first, then the path's parameters by name.
+        ``answer`` only documents: views answer through ``dump``. ``told`` describes the answer.
+        ``refuses`` lists the errors beyond those that follow from the rest; ``also`` describes
+        other successes, with the same body; ``example`` is of the body that is sent.
+        """
+        codes = {*refuses, *(() if self._public else _ALWAYS)}
+        if body is not None:
+            codes |= {400, 413, 422}
+            if not getattr(body, "any_media_type", False):
+                codes.add(415)
+        if query is not None:
+            codes.add(422)
+        if "<" in f"{self.url_prefix}{path}":
+            codes.add(404)
+
+        def decorate(view: View) -> View:
+            described: Any = self.doc(
+                operationId=_camel(view.__name__),
+                # X-Request-Id comes with every answer; the components name it once.
+                **({"security": []} if self._public else {}),
+            )(view)
+            all_headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+            all_headers |= headers or {}
+            described = self.response(status, answer, description=told, headers=all_headers)(
+                described
+            )
+            for code, description in (also or {}).items():
+                described = self.alt_response(
+                    code, schema=answer, description=description, headers=all_headers, success=True
+                )(described)
+            for code in sorted(codes):
+                described = self.alt_response(code, response=HTTPStatus(code).name)(described)
+            if query is not None:
+                described = self.arguments(query, location="query")(described)
+            if body is not None:
+                required = any(field.required for field in body().fields.values())
+                described = self.arguments(body, required=required, example=example)(described)
+            self.route(path, methods=[method])(described)
+            return view
+
+        return decorate
+
+
+def _rename(endpoint: str | None, values: dict[str, Any] | None) -> None:
+    """Give the views Python's names for what the paths call by the contract's."""
+    for given, ours in _PARAMETERS.items():
+        if values and given in values:
+            values[ours] = values.pop(given)
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)

@@ -1,0 +1,1 @@
+"""marshmallow schemas: they check what comes in and document what goes out."""

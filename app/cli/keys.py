@@ -1,0 +1,109 @@
+"""The commands for API keys. They work on the database directly, so that a first key can be made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+import orjson
+
+from app.cli import settings
+from app.clock import iso
+from app.db import Database
+from app.domain.errors import MetronomeError
+from app.domain.models import ApiKey
+from app.services import keys as service
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def keys() -> None:
+    """Create, list and revoke API keys."""
+
+
+@keys.command()
+@click.option("--name", required=True, help="What the key is for.")
+@click.option("--user", required=True, help="The user that it stands for.")
+@click.option("--organization", default="default", show_default=True, help="Their organization.")
+@_json
+def create(name: str, user: str, organization: str, as_json: bool) -> None:
+    """Create an API key, and show it this once."""
+    for option, value in (("--name", name), ("--user", user), ("--organization", organization)):
+        if not value.isprintable() or not 1 <= len(value) <= 200:
+            raise click.BadParameter("must be 1 to 200 printable characters", param_hint=option)
+    with _database() as db:
+        key, secret = service.create_key(db, name=name, user_id=user, organization_id=organization)
+    if as_json:
+        _print_json({**_dump(key), "key": secret})
+    else:
+        click.echo(secret)
+        click.echo(f"{key.id} is for {user} of {organization}. It can't be shown again.", err=True)
+
+
+@keys.command("list")
+@_json
+def list_keys(as_json: bool) -> None:
+    """List all API keys, without their secrets."""
+    with _database() as db:
+        found = service.list_keys(db)
+    if as_json:
+        _print_json([_dump(key) for key in found])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("id", "name", "key", "user", "organization", "created", "revoked")
+    for key in found:
+        begins = f"{key.prefix}..."
+        created, revoked = iso(key.created_at) or "", iso(key.revoked_at) or ""
+        table.add_row(
+            key.id, key.name, begins, key.user_id, key.organization_id, created[:19], revoked[:19]
+        )
+    Console().print(table)
+
+
+@keys.command()
+@click.argument("key_id", metavar="ID")
+@_json
+def revoke(key_id: str, as_json: bool) -> None:
+    """Revoke the API key with this ID, from now on and for ever."""
+    with _database() as db:
+        key = service.revoke_key(db, key_id)
+    if as_json:
+        _print_json(_dump(key))
+    else:
+        click.echo(f"{key.id} ({key.name}) is revoked")
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    from sqlalchemy.exc import DBAPIError
+
+    db = Database(settings.load_with_database().database_url or "")
+    try:
+        yield db
+    except MetronomeError as error:
+        raise click.ClickException(error.message) from None
+    except DBAPIError as error:
+        raise click.ClickException(f"the database refused: {error.orig}") from None
+    finally:
+        db.close()
+
+
+def _dump(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "userId": key.user_id,
+        "organizationId": key.organization_id,
+        "createdAt": iso(key.created_at),
+        "revokedAt": iso(key.revoked_at),
+    }
+
+
+def _print_json(value: Any) -> None:
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())

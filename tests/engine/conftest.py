@@ -1,0 +1,188 @@
+"""Executors in this process on a real database, with node kinds that a test can hold and release."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import orjson
+import pytest
+from sqlalchemy import text
+
+from app.db import Database
+from app.domain.models import Actor, Run, Step, Transitioned
+from app.domain.outcomes import Done, Failed, Interrupted, Outcome
+from app.engine.executor import Executor, Options
+from app.nodes import REGISTRY
+from app.nodes.base import Context, NodeKind, NodeLimits
+from app.services import metronomes, runs
+from app.store.leases import DUE_CHANNEL
+from tests.processes import wait_for
+
+ACTOR = Actor("key_test", "user_test", "org_test")
+
+
+class Gate(NodeKind):
+    """Tells that it has begun, then waits until the test opens it; deaf to the stop signal."""
+
+    kind: ClassVar[str] = "gate"
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+        self.calls: list[str] = []
+
+    def run(self, context: Context) -> Outcome:
+        self.calls.append(context.node_id)
+        self.begun.set()
+        assert self.open.wait(30), "the test never opened the gate"
+        return Done({"through": context.node_id})
+
+
+class Stoppable(Gate):
+    """Like a gate, but it gives up on the stop signal."""
+
+    kind: ClassVar[str] = "stoppable"
+
+    def run(self, context: Context) -> Outcome:
+        self.calls.append(context.node_id)
+        self.begun.set()
+        if context.stop.wait(30):
+            return Interrupted(f"stopped: {context.stop.reason}")
+        raise AssertionError("nobody stopped the node")
+
+
+class Flaky(NodeKind):
+    """Fails as often as its config says, then ends well."""
+
+    kind: ClassVar[str] = "flaky"
+
+    def __init__(self) -> None:
+        self.calls: list[Context] = []
+
+    def run(self, context: Context) -> Outcome:
+        self.calls.append(context)
+        if len(self.calls) <= context.config.get("failures", 0):
+            return Failed("not yet", retryable=context.config.get("retryable", True))
+        if "value" in context.config:
+            return Done({"value": context.config["value"]})
+        if context.config.get("raises"):
+            raise RuntimeError("out of the blue")
+        return Done({"calls": len(self.calls)})
+
+
+class Lab:
+    """One database, its runs, and the executors that a test starts."""
+
+    def __init__(self, db: Database, url: str) -> None:
+        self.db = db
+        self.url = url
+        self.gate, self.stoppable, self.flaky = Gate(), Stoppable(), Flaky()
+        mine = {kind.kind: kind for kind in (self.gate, self.stoppable, self.flaky)}
+        self.kinds = {**REGISTRY, **mine}
+        self._executors: list[tuple[Executor, threading.Thread]] = []
+
+    def start(self, **changes: Any) -> Executor:
+        """Start an executor; ``changes`` are to its Options."""
+        values: dict[str, Any] = {
+            "database_url": self.url,
+            "threads": 4,
+            "lease": 10.0,
+            "poll": 0.1,
+            "grace": 1.0,
+            "listen": True,
+            "limits": NodeLimits(output_max_bytes=10_000),
+        }
+        executor = Executor(Options(**{**values, **changes}), kinds=self.kinds)
+        thread = threading.Thread(target=executor.run, daemon=True)
+        thread.start()
+        self._executors.append((executor, thread))
+        return executor
+
+    def stop(self, executor: Executor) -> None:
+        """Drain one executor and wait for its end."""
+        for index, (one, thread) in enumerate(self._executors):
+            if one is executor:
+                one.drain()
+                thread.join(20)
+                assert not thread.is_alive(), "the executor did not end"
+                del self._executors[index]
+                return
+
+    def close(self) -> None:
+        """Let every node go and end all executors."""
+        self.gate.open.set()
+        for executor, _ in list(self._executors):
+            self.stop(executor)
+
+    def queue(self, *nodes: dict[str, Any], edges: str = "", **wanted: Any) -> Run:
+        """Queue a run of these nodes; ``edges`` such as ``a>b b>c:yes``, by default a chain."""
+        definition = {"nodes": list(nodes), "edges": _edges(nodes, edges)}
+        metronome = metronomes.create(self.db, ACTOR, name="test")
+        with self.db.connect() as connection:
+            # straight into the table: the test's own kinds are unknown to the check on save
+            connection.execute(
+                text("UPDATE metronomes SET definition = :definition WHERE id = :id"),
+                {"definition": orjson.dumps(definition).decode(), "id": metronome.id},
+            )
+        request = runs.RunRequest(**wanted)
+        run, _ = runs.create(self.db, ACTOR, metronome.id, request, tell=self.tell)
+        return run
+
+    def tell(self) -> None:
+        """Notify the executors that something is due."""
+        with self.db.connect() as connection:
+            connection.execute(text(f"NOTIFY {DUE_CHANNEL}"))
+
+    def get(self, run: Run) -> Run:
+        """The run as it is now."""
+        return runs.get(self.db, ACTOR, run.metronome_id, run.id)
+
+    def trace(self, run: Run) -> list[Step]:
+        """Its steps as they are now."""
+        return runs.list_steps(self.db, ACTOR, run.metronome_id, run.id)
+
+    def statuses(self, run: Run) -> list[tuple[str, str]]:
+        """Node id and status of each step, in order."""
+        return [(step.node_id, step.status) for step in self.trace(run)]
+
+    def cancel(self, run: Run) -> Transitioned:
+        """Cancel it as the API does."""
+        return runs.cancel(self.db, ACTOR, run.metronome_id, run.id)
+
+    def until(self, run: Run, status: str, timeout: float = 10) -> Run:
+        """Wait until the run has this status, and nobody holds it."""
+
+        def reached() -> Run | None:
+            now = self.get(run)
+            return now if now.status == status and now.locked_by is None else None
+
+        return wait_for(reached, timeout, lambda: f"{status}: {self.get(run)} {self.trace(run)}")
+
+
+def _edges(nodes: tuple[dict[str, Any], ...], written: str) -> list[dict[str, Any]]:
+    pairs = written.split() or [
+        f"{one['id']}>{two['id']}" for one, two in zip(nodes, nodes[1:], strict=False)
+    ]
+    edges = []
+    for number, pair in enumerate(pairs):
+        ends, _, handle = pair.partition(":")
+        source, _, target = ends.partition(">")
+        edge = {"id": f"e{number}", "source": source, "target": target}
+        edges.append({**edge, "sourceHandle": handle} if handle else edge)
+    return edges
+
+
+def node(kind: str, id: str | None = None, **config: Any) -> dict[str, Any]:
+    """A node of the SDK's shape; its id is its kind by default."""
+    return {"id": id or kind, "kind": kind, "config": config}
+
+
+@pytest.fixture
+def lab(db: Database, database_url: str) -> Iterator[Lab]:
+    """An empty database and no executor yet."""
+    laboratory = Lab(db, database_url)
+    yield laboratory
+    laboratory.close()
+

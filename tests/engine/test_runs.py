@@ -1,0 +1,302 @@
+"""The way of a run through the executor: branches, joins, sleeps, attempts, deadlines, the drain."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import text
+
+from app.db import Database
+from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
+from tests.engine.conftest import Lab, node
+from tests.processes import wait_for
+
+
+def _sql(db: Database, statement: str, **values: Any) -> None:
+    with db.connect() as connection:
+        connection.execute(text(statement), values)
+
+
+def test_a_run_goes_through_its_nodes_and_answers_what_its_end_says(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        node("transform", output={"double": "{{ trigger.input.n * 2 }}"}),
+        node("end", output={"result": "{{ steps.transform.output.double }}"}),
+        input={"n": 21},
+    )
+    ended = lab.until(run, "completed")
+    assert ended.output == {"result": 42}
+    assert (ended.attempt_count, ended.error, ended.locked_by) == (1, None, None)
+    steps = lab.trace(run)
+    assert [(s.seq, s.node_id, s.status, s.attempt) for s in steps] == [
+        (1, "trigger", "completed", 1),
+        (2, "transform", "completed", 1),
+        (3, "end", "completed", 1),
+    ]
+    moments = [moment for s in steps for moment in (s.started_at, s.completed_at)]
+    assert None not in moments
+    assert ended.started_at and ended.completed_at
+    assert ended.started_at <= min(m for m in moments if m)
+    assert max(m for m in moments if m) <= ended.completed_at
+
+
+def test_untaken_branches_are_skipped_and_a_join_waits_for_all(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        node("condition", conditions=[{"id": "big", "expression": "trigger.input.n > 10"}]),
+        node("transform", "large", output={"size": "large"}),
+        node("transform", "small", output={"size": "small"}),
+        node("note", "below_small"),
+        node("end"),
+        edges="trigger>condition condition>large:big condition>small:else small>below_small "
+        "large>end below_small>end",
+        input={"n": 11},
+    )
+    ended = lab.until(run, "completed")
+    assert ended.output == {"size": "large"}
+    assert sorted(lab.statuses(run)) == [
+        ("below_small", "skipped"),
+        ("condition", "completed"),
+        ("end", "completed"),
+        ("large", "completed"),
+        ("small", "skipped"),
+        ("trigger", "completed"),
+    ]
+    assert lab.statuses(run)[-1] == ("end", "completed")
+    assert all(s.started_at is None for s in lab.trace(run) if s.status == "skipped")
+
+
+def test_waiting_branches_wait_side_by_side(lab: Lab) -> None:
+    lab.start(threads=1)
+    run = lab.queue(
+        node("trigger"),
+        *(node("delay", f"nap{n}", seconds=0.4) for n in range(5)),
+        node("end"),
+        edges=" ".join(f"trigger>nap{n} nap{n}>end" for n in range(5)),
+    )
+    ended = lab.until(run, "completed")
+    assert ended.completed_at and ended.started_at
+    assert ended.completed_at - ended.started_at < timedelta(seconds=1.9), "five naps take one's time"
+    naps = lab.trace(run)[1:6]
+    assert all(s.output and 400 <= s.output["waitedMs"] < 1900 for s in naps)
+
+
+def test_a_long_sleep_is_woken_when_it_is_due(lab: Lab) -> None:
+    lab.start(poll=30.0)
+    run = lab.queue(node("trigger"), node("delay", seconds=1.3), node("end"))
+    wait_for(lambda: lab.get(run).next_attempt_at)
+    ended = lab.until(run, "completed")
+    assert ended.attempt_count == 1, "to wake up is no new attempt"
+    (step,) = [s for s in lab.trace(run) if s.node_id == "delay"]
+    assert step.output and 1300 <= step.output["waitedMs"] < 5000
+    assert (step.attempt, step.wake_at) == (1, None)
+
+
+def test_a_failed_attempt_is_tried_again_at_the_node_that_failed(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"), node("note"), node("flaky", failures=1), node("end"), max_attempts=3
+    )
+    backing_off = wait_for(
+        lambda: (now := lab.get(run)).status == "queued" and now.next_attempt_at and now
+    )
+    assert backing_off.error == "node flaky failed: not yet"
+    assert backing_off.attempt_count == 1
+    ended = lab.until(run, "completed")
+    assert (ended.attempt_count, ended.error, ended.output) == (2, None, {"calls": 2})
+    assert [(s.node_id, s.status, s.attempt) for s in lab.trace(run)] == [
+        ("trigger", "completed", 1),
+        ("note", "completed", 1),
+        ("flaky", "failed", 1),
+        ("flaky", "completed", 2),
+        ("end", "completed", 1),
+    ]
+
+
+def test_the_last_attempt_fails_the_run(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(node("trigger"), node("flaky", failures=9), node("end"), max_attempts=1)
+    ended = lab.until(run, "failed")
+    assert ended.error == "node flaky failed: not yet"
+    assert lab.statuses(run) == [("trigger", "completed"), ("flaky", "failed")]
+
+
+def test_what_can_not_get_better_is_not_tried_again(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"), node("flaky", failures=9, retryable=False), node("end"), max_attempts=5
+    )
+    assert lab.until(run, "failed").attempt_count == 1
+
+
+def test_a_node_may_be_tried_again_within_its_attempt(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        node("flaky", failures=2, retry={"maxAttempts": 3, "backoffSeconds": 0.1}),
+        node("end"),
+    )
+    ended = lab.until(run, "completed")
+    assert ended.attempt_count == 1
+    assert [s.status for s in lab.trace(run) if s.node_id == "flaky"] == [
+        "failed",
+        "failed",
+        "completed",
+    ]
+
+
+def test_a_missing_name_fails_the_node_that_names_it(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        node("transform", output={"x": "{{ steps.nowhere.output }}"}),
+        node("end"),
+        max_attempts=3,
+    )
+    ended = lab.until(run, "failed")
+    assert ended.error and "nowhere" in ended.error
+    assert ended.attempt_count == 1, "it would be missing again"
+
+
+def test_an_exception_of_a_handler_fails_its_node(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(node("trigger"), node("flaky", raises=True), node("end"))
+    assert lab.until(run, "failed").error == "node flaky failed: RuntimeError: out of the blue"
+
+
+def test_an_output_that_can_not_be_stored_fails_its_node_only(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(node("trigger"), node("flaky", value="x" * 20_000), node("end"))
+    other = lab.queue(node("trigger"), node("end"))
+    ended = lab.until(run, "failed")
+    assert ended.error and "bigger than 10,000 bytes" in ended.error
+    lab.until(other, "completed")
+    lab.flaky.calls.clear()
+    nul = lab.queue(node("trigger"), node("flaky", value="a\x01b".replace("\x01", "")), node("end"))
+    assert lab.until(nul, "completed").output == {"value": "ab"}
+
+
+def test_a_run_out_of_time_fails_while_it_sleeps(lab: Lab) -> None:
+    lab.start(poll=30.0)
+    run = lab.queue(node("trigger"), node("delay", seconds=3600), node("end"), timeout_ms=1500)
+    wait_for(lambda: lab.get(run).next_attempt_at)
+    ended = lab.until(run, "failed")
+    assert ended.error and "timed out" in ended.error
+    assert lab.statuses(run) == [("trigger", "completed"), ("delay", "cancelled")]
+
+
+def test_a_run_out_of_time_fails_while_a_node_is_in_flight(lab: Lab) -> None:
+    lab.start(poll=30.0)
+    run = lab.queue(
+        node("trigger"), node("stoppable"), node("end"), timeout_ms=300, max_attempts=9
+    )
+    ended = lab.until(run, "failed")
+    assert ended.error and "timed out" in ended.error
+    assert ended.attempt_count == 1, "a deadline is for all attempts"
+    (step,) = [s for s in lab.trace(run) if s.node_id == "stoppable"]
+    assert (step.status, step.error) == ("failed", "timed out: stopped: timeout")
+
+
+def test_a_deaf_node_ends_and_then_the_run_is_out_of_time(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(node("trigger"), node("gate"), node("end"), timeout_ms=300)
+    assert lab.gate.begun.wait(10)
+    wait_for(lambda: _late(lab))
+    lab.gate.open.set()
+    ended = lab.until(run, "failed")
+    assert ended.error and "timed out" in ended.error
+    assert lab.statuses(run) == [("trigger", "completed"), ("gate", "completed")]
+
+
+def _late(lab: Lab) -> bool:
+    with lab.db.connect() as connection:
+        row = connection.execute(text("SELECT deadline_at < clock_timestamp() FROM runs"))
+        return bool(row.scalar_one())
+
+
+def test_a_drain_stops_nodes_after_the_grace_and_gives_their_runs_to_others(lab: Lab) -> None:
+    first = lab.start(grace=0.2)
+    run = lab.queue(node("trigger"), node("stoppable"), node("end"))
+    assert lab.stoppable.begun.wait(10)
+    lab.stop(first)
+    free = lab.get(run)
+    assert (free.status, free.locked_by) == ("running", None)
+    assert lab.trace(run)[1].error == EXECUTOR_STOPPED
+    lab.stoppable.begun.clear()
+    lab.start()
+    assert lab.stoppable.begun.wait(10), "another executor goes on"
+    assert [(s.status, s.attempt) for s in lab.trace(run)[1:]] == [("failed", 1), ("running", 2)]
+    lab.cancel(run)
+
+
+def test_a_drain_leaves_a_deaf_node_behind_with_a_word_in_the_trace(lab: Lab) -> None:
+    executor = lab.start(grace=0.1)
+    run = lab.queue(node("trigger"), node("gate"), node("end"))
+    assert lab.gate.begun.wait(10)
+    lab.stop(executor)
+    assert lab.get(run).locked_by is None
+    assert lab.trace(run)[1].error == EXECUTOR_STOPPED
+    lab.gate.open.set()  # the thread that was left behind can't write any more
+    lab.start()
+    lab.until(run, "completed")
+    assert [s.status for s in lab.trace(run)] == ["completed", "failed", "completed", "completed"]
+
+
+def test_a_drain_lets_a_short_node_end_and_keeps_a_sleep(lab: Lab) -> None:
+    executor = lab.start(grace=10.0)
+    run = lab.queue(node("trigger"), node("gate"), node("end"))
+    asleep = lab.queue(node("trigger"), node("delay", seconds=0.9), node("end"))
+    assert lab.gate.begun.wait(10)
+    wait_for(lambda: ("delay", "running") in lab.statuses(asleep))
+    opener = threading.Timer(0.3, lab.gate.open.set)
+    opener.start()
+    lab.stop(executor)
+    assert lab.statuses(run) == [("trigger", "completed"), ("gate", "completed")]
+    lab.start()
+    lab.until(run, "completed")
+    lab.until(asleep, "completed")
+    assert [s.attempt for s in lab.trace(asleep)] == [1, 1, 1], "the sleep went on where it was"
+    assert lab.gate.calls == ["gate"]
+
+
+def test_the_run_of_a_lost_executor_goes_on_behind_the_last_finished_step(lab: Lab) -> None:
+    """The lease ends while the node is still at work, as it would for a process that is gone."""
+    lab.start(threads=1)
+    run = lab.queue(node("trigger"), node("note"), node("gate"), node("end"))
+    assert lab.gate.begun.wait(10)
+    lab.gate.begun.clear()
+    lab.start(threads=1)
+    _sql(lab.db, "UPDATE runs SET due_at = clock_timestamp() - interval '1 second'")
+    assert lab.gate.begun.wait(10), "the other executor calls the node again"
+    lab.gate.open.set()
+    lab.until(run, "completed")
+    assert [(s.node_id, s.status, s.attempt) for s in lab.trace(run)] == [
+        ("trigger", "completed", 1),
+        ("note", "completed", 1),
+        ("gate", "failed", 1),
+        ("gate", "completed", 2),
+        ("end", "completed", 1),
+    ]
+    lost, again = lab.trace(run)[2:4]
+    assert lost.error == EXECUTOR_LOST
+    assert again.metadata and again.metadata["replayOf"].endswith("_000003")
+
+
+def test_a_definition_that_can_not_be_read_fails_its_run(lab: Lab) -> None:
+    run = lab.queue(node("trigger"), node("end"))
+    _sql(lab.db, "UPDATE versions SET definition = '{\"nodes\": [{\"id\": 1}]}'")
+    lab.start()
+    assert lab.until(run, "failed").error == "internal error: KeyError"
+
+
+def test_executors_say_that_they_live_and_sign_off(lab: Lab) -> None:
+    executor = lab.start()
+    with lab.db.connect() as connection:
+        seen = text("SELECT count(*) FROM executors")
+        wait_for(lambda: connection.execute(seen).scalar_one() == 1)
+        lab.stop(executor)
+        assert connection.execute(seen).scalar_one() == 0
