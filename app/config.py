@@ -226,11 +226,18 @@ def variables() -> tuple[str, ...]:
 
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
-    known = [*variables(), *CLIENT_VARIABLES]
+    prefix = "METRONOME_"
+    known = [name.removeprefix(prefix) for name in (*variables(), *CLIENT_VARIABLES)]
     problems = []
     for name in sorted(environ):
-        if name.startswith("METRONOME_") and name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "there is no such setting"
+        rest = name.removeprefix(prefix)
+        if name.startswith(prefix) and rest not in known:
+            longer = [one for one in known if rest and one.startswith(rest)]
+            close = longer or difflib.get_close_matches(rest, known, n=1)
+            hint = f"did you mean {_full(close[0])}?" if close else "there is no such setting"
             problems.append(f"{name} is unknown: {hint}")
     return problems
+
+
+def _full(rest: str) -> str:
+    return rest if rest in variables() else f"METRONOME_{rest}"

@@ -124,10 +124,21 @@ def test_a_secret_is_never_shown() -> None:
     assert "hunter2" not in f"{settings!r} {settings}"
 
 
-def test_a_misspelt_variable_is_refused_with_the_right_name() -> None:
-    assert problems(METRONOME_LEASE_SECOND="5") == (
-        "METRONOME_LEASE_SECOND is unknown: did you mean METRONOME_LEASE_SECONDS?",
+@pytest.mark.parametrize(
+    "wrong", ["METRONOME_LEASE", "METRONOME_LEASE_SECOND", "METRONOME_LEESE_SECONDS"]
+)
+def test_a_misspelt_variable_is_refused_with_the_right_name(wrong: str) -> None:
+    assert problems(**{wrong: "5"}) == (
+        f"{wrong} is unknown: did you mean METRONOME_LEASE_SECONDS?",
     )
+
+
+def test_a_prefix_too_many_is_pointed_out() -> None:
+    assert problems(METRONOME_PORT="5") == ("METRONOME_PORT is unknown: did you mean PORT?",)
+
+
+def test_a_variable_unlike_any_setting_is_refused() -> None:
+    assert problems(METRONOME_QQQQ="5") == ("METRONOME_QQQQ is unknown: there is no such setting",)
 
 
 def test_variables_of_the_client_are_not_taken_for_typos() -> None:

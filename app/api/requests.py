@@ -47,6 +47,7 @@ def _end(response: Response) -> Response:
             "status": response.status_code,
             "ms": round((time.perf_counter() - g.began) * 1000, 1),
             "requestId": request_id(),
+            **({"keyId": g.actor.key_id} if "actor" in g else {}),
             **({"metronomeId": args["metronome_id"]} if "metronome_id" in args else {}),
             **({"runId": args["run_id"]} if "run_id" in args else {}),
         },

@@ -1,4 +1,4 @@
-"""The commands for API keys. They work on the database directly, so that a first key can be made."""
+"""The commands for API keys; they work on the database, so that a first key can be made."""
 
 from __future__ import annotations
 

@@ -42,7 +42,9 @@ class Action:
 
 
 CLAIM: Final = Action("claim", CLAIMABLE, RUNNING)
-CANCEL: Final = Action("cancel", (QUEUED, RUNNING, WAITING_APPROVAL, PAUSED), CANCELLED, "run.cancelled")
+CANCEL: Final = Action(
+    "cancel", (QUEUED, RUNNING, WAITING_APPROVAL, PAUSED), CANCELLED, "run.cancelled"
+)
 PAUSE: Final = Action("pause", (QUEUED, RUNNING), PAUSED, "run.paused")
 RESUME: Final = Action("resume", (PAUSED,), QUEUED, "run.resumed")
 AWAIT_APPROVAL: Final = Action("await_approval", (RUNNING,), WAITING_APPROVAL)

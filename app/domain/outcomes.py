@@ -1,4 +1,4 @@
-"""What a node's handler answers: outcome as data. The interpreter persists it; a handler never does.
+"""What a node's handler answers: outcome as data, which the interpreter persists.
 
 A handler returns one of these and never raises on purpose: an exception that escapes it is
 recorded as a retryable ``Failed``.

@@ -107,9 +107,7 @@ class Executor:
             self._listener.start()
         log.info("executor started", extra={"executorId": self.id})
         while not self._draining.is_set():
-            wait = self._claim()
-            if wait is not None:
-                self._wake.wait(wait)
+            self._wake.wait(self._claim())
             self._wake.clear()
         self._drain()
 
@@ -118,8 +116,8 @@ class Executor:
         self._draining.set()
         self._wake.set()
 
-    def _claim(self) -> float | None:
-        """Claim for the idle workers; seconds until there may be more, None to wait for a worker."""
+    def _claim(self) -> float:
+        """Claim for the idle workers; seconds to wait before the next claim."""
         idle = self._options.threads - len(self._holds)
         if idle <= 0:
             return self._options.lease

@@ -90,7 +90,9 @@ class Interpreter:
         if rendered is not None:
             try:
                 kept = self.kinds[node.kind].record(rendered)
-                recorded = dumps(kept, "input", max_bytes=self.limits.output_max_bytes) if kept else None
+                recorded = (
+                    dumps(kept, "input", max_bytes=self.limits.output_max_bytes) if kept else None
+                )
             except ValueRefused as error:
                 refusal = Failed(error.message, retryable=False)
         start = walk.start(node, recorded)
@@ -199,7 +201,9 @@ class Interpreter:
             sleeper = walk.sleepers[node_id]
             waited = max(0, round((now - sleeper.started_at).total_seconds() * 1000))
             output = {**sleeper.output, "waitedMs": waited}
-            walk.woken(node_id, output, dumps(output, "output", max_bytes=self.limits.output_max_bytes))
+            walk.woken(
+                node_id, output, dumps(output, "output", max_bytes=self.limits.output_max_bytes)
+            )
 
     # -- the ways in which a claim ends
 

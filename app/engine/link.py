@@ -38,7 +38,7 @@ class Link:
                 self._connection = self._open()
             return work(self._connection)
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            # Every OperationalError counts: one that only cancelled the statement is tried again too
+            # One that only ended the statement (a deadlock, say) is tried again in the same way.
             self.close()
             raise Disconnected(str(error).strip()) from error
 

@@ -93,8 +93,9 @@ class Listener(threading.Thread):
             wait = None if probe is None else until - time.monotonic()
             if wait is not None and wait <= 0:
                 return False
-            ready, _, _ = select.select([connection, self._end_read], [], [], wait)
-            if connection not in ready:
+            sockets = [connection.fileno(), self._end_read]
+            ready, _, _ = select.select(sockets, [], [], wait)
+            if sockets[0] not in ready:
                 continue
             connection.poll()
             heard = [(note.channel, note.payload) for note in connection.notifies]

@@ -149,7 +149,9 @@ class Walk:
             if node not in self._recorded
         ]
 
-    def done(self, node: Node, seq: int, output: dict[str, Any], text: str, branch: str | None) -> None:
+    def done(
+        self, node: Node, seq: int, output: dict[str, Any], text: str, branch: str | None
+    ) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
         metadata = None if branch is None else _json({"branch": branch})
         self.pending.ends.append(StepEnd(seq, COMPLETED, output=text, metadata=metadata))

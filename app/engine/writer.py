@@ -16,6 +16,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import psycopg2.errors
@@ -146,8 +147,9 @@ class Writer:
     def _settle_alone(self, lane: Link, ticket: _Ticket, *, again: bool) -> None:
         tries = 0
         while True:
+            write = partial(_write_once, boundary=ticket.boundary, again=again)
             try:
-                ticket.verdict = lane.run(lambda c: _write_once(c, ticket.boundary, again))
+                ticket.verdict = lane.run(write)
                 return
             except Disconnected as error:
                 again = True

@@ -194,12 +194,14 @@ def _exchange(context: Context, request: Request, call: Call) -> Request | _End:
             preload_content=False,
         )
         response = connection.getresponse()
+        call.check()  # what ends because the socket was shut looks like a short, whole answer
         wanted = context.config.get("okStatuses")
         status = response.status
         location = response.headers.get("location")
         if status in _REDIRECTS and location and status not in (wanted or ()):
             return message.redirected(request, status, location)
         body = message.read_body(response, context.limits.http_max_bytes)
+        call.check()
     finally:
         connection.close()
     output = message.as_output(response, body)

@@ -32,6 +32,14 @@ class DueNotifier:
         self._lock = threading.Lock()
         self._told = threading.Event()
         self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def close(self) -> None:
+        """End the thread, if there is one; nothing is told any more."""
+        self._closed = True
+        self._told.set()
+        if self._thread is not None and self._pid == os.getpid():
+            self._thread.join(10)
 
     def tell(self) -> None:
         """Say that a run is due; returns at once and never fails."""
@@ -48,11 +56,12 @@ class DueNotifier:
                     self._thread.start()
 
     def _run(self) -> None:
-        while True:
-            self._told.wait()
+        while self._told.wait() and not self._closed:
             self._told.clear()
             if not self._send() and not self._send():
                 log.warning("could not notify the executors; they find the run by polling")
+        if self._connection is not None:
+            self._connection.close()
 
     def _send(self) -> bool:
         try:

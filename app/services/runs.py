@@ -202,7 +202,7 @@ def get(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Run:
 def attach(
     db: Database, actor: Actor, metronome_id: str, run_id: str, changes: Mapping[str, str | None]
 ) -> Run:
-    """Change ``attached_project_id`` and ``attached_ticket_id`` as far as named. Raises NotFound."""
+    """Change the ``attached_...`` ids that ``changes`` names. Raises NotFound."""
     if not changes:
         return get(db, actor, metronome_id, run_id)
     with db.connect() as connection:

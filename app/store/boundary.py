@@ -179,8 +179,8 @@ moved AS (
         ON t.action = l.action AND t.source = l.status
     WHERE r.id = l.id AND l.ours AND (t.action <> '{SLEEP.name}' OR NOT l.late)
 )
-SELECT l.id, l.token, l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),
-    l.now
+SELECT l.id, l.token, l.status, l.ours, l.late,
+    (SELECT max(started_at) FROM started WHERE run_id = l.id), l.now
 FROM held l
 """
 
@@ -196,7 +196,9 @@ _CASTS = ", ".join(f"%s::{kind}" for kind in _TYPES)
 _PREPARE = f"PREPARE boundary ({', '.join(_TYPES)}) AS {_BOUNDARY}"
 _EXECUTE = f"EXECUTE boundary ({_CASTS})"
 _PLAIN = re.sub(
-    r"\$(\d+)::[a-z0-9]+\[\]", lambda m: f"%s::{_TYPES[int(m[1]) - 1]}", _BOUNDARY.replace("%", "%%")
+    r"\$(\d+)::[a-z0-9]+\[\]",
+    lambda m: f"%s::{_TYPES[int(m[1]) - 1]}",
+    _BOUNDARY.replace("%", "%%"),
 )
 
 # A plan made while the tables are empty would read them from end to end, and be kept as they grow.
@@ -296,7 +298,7 @@ WHERE s.run_id = %s AND s.seq = %s AND s.node_id = %s
 
 
 def recorded(connection: RawConnection, boundary: Boundary) -> Verdict | None:
-    """Whether a boundary with starts, whose answer got lost, was committed; None where it was not."""
+    """The verdict on a boundary with starts whose answer got lost; None where it never came in."""
     last = boundary.starts[-1]
     with connection.cursor() as cursor:
         cursor.execute(

@@ -118,7 +118,7 @@ RETURNING r.id, r.status
 def renew(
     connection: RawConnection, held: Sequence[tuple[str, str]], *, lease: float
 ) -> dict[str, str]:
-    """Renew the leases on ``held`` (run id, token); run id to status, without those that are lost."""
+    """Renew the leases on ``held`` (run id, token); status by run id, without the lost ones."""
     with connection.cursor() as cursor:
         cursor.execute(
             _RENEW,

@@ -6,6 +6,8 @@ a second, and the boundary statement locks the run's row anyway.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -32,7 +34,7 @@ METRONOME_STATUSES = ("draft", "active", "paused", "archived")
 VERSION_STATUSES = ("saved", "published", "archived")
 
 
-def _time(name: str, *, nullable: bool = False) -> Column[DateTime]:
+def _time(name: str, *, nullable: bool = False) -> Column[Any]:
     default = None if nullable else text("clock_timestamp()")
     return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default)
 
@@ -139,7 +141,8 @@ runs = Table(
         name="runs_claimable_is_due",
     ),
     CheckConstraint(
-        "(lease_token IS NULL) = (locked_by IS NULL) AND (lease_token IS NULL) = (locked_at IS NULL)"
+        "(lease_token IS NULL) = (locked_by IS NULL)"
+        " AND (lease_token IS NULL) = (locked_at IS NULL)"
         " AND (lease_token IS NULL OR due_at IS NOT NULL)",
         name="runs_lease_is_whole",
     ),

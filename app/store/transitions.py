@@ -52,13 +52,17 @@ def _statement(action: Action) -> str:
             "queued_at = clock_timestamp()",
         ]
     # Nobody is in flight in a step without a lease: it sleeps or waits, and ends with the run here.
-    close_parked = f"""
+    close_parked = (
+        f"""
     closed AS (
         UPDATE steps s SET status = '{action.target}', completed_at = clock_timestamp(),
             updated_at = clock_timestamp(), wake_at = NULL
         FROM moved WHERE s.run_id = moved.id AND s.lease_token IS NULL
             AND s.status IN ({sql_list(OPEN_STEP)})
-    ),""" if action is CANCEL else ""
+    ),"""
+        if action is CANCEL
+        else ""
+    )
     return f"""
 SELECT id FROM runs
 WHERE id = :run_id AND metronome_id = :metronome_id AND organization_id = :organization_id

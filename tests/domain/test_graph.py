@@ -14,7 +14,11 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
 )
-_FIELDS = ["id", "kind", "data", "config", "position", "parentId", "label", "outputKey", "retry", "timeoutMs", "source", "target", "sourceHandle", "conditions", "field", "operator", "expression", "url", "seconds", "maxAttempts", "output", "headers"]
+_FIELDS = (
+    *("id", "kind", "data", "config", "position", "parentId", "label", "outputKey", "retry"),
+    *("timeoutMs", "source", "target", "sourceHandle", "conditions", "field", "operator"),
+    *("expression", "url", "seconds", "maxAttempts", "output", "headers"),
+)
 _KINDS = st.sampled_from([*REGISTRY, "loop", "a", "b", ""])
 _OBJECT = st.dictionaries(st.sampled_from(_FIELDS), _KINDS | _JSON, max_size=6)
 _NEARLY = st.fixed_dictionaries(

@@ -1,7 +1,8 @@
-"""Executors in this process on a real database, with node kinds that a test can hold and release."""
+"""Executors in this process on a real database, with node kinds that a test can hold."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -163,7 +164,7 @@ class Lab:
 
 def _edges(nodes: tuple[dict[str, Any], ...], written: str) -> list[dict[str, Any]]:
     pairs = written.split() or [
-        f"{one['id']}>{two['id']}" for one, two in zip(nodes, nodes[1:], strict=False)
+        f"{one['id']}>{two['id']}" for one, two in itertools.pairwise(nodes)
     ]
     edges = []
     for number, pair in enumerate(pairs):
@@ -185,4 +186,3 @@ def lab(db: Database, database_url: str) -> Iterator[Lab]:
     laboratory = Lab(db, database_url)
     yield laboratory
     laboratory.close()
-

@@ -1,4 +1,4 @@
-"""The way of a run through the executor: branches, joins, sleeps, attempts, deadlines, the drain."""
+"""The way of a run through the executor: branches, sleeps, attempts, deadlines, the drain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def test_a_run_goes_through_its_nodes_and_answers_what_its_end_says(lab: Lab) ->
     ]
     moments = [moment for s in steps for moment in (s.started_at, s.completed_at)]
     assert None not in moments
-    assert ended.started_at and ended.completed_at
+    assert ended.started_at
+    assert ended.completed_at
     assert ended.started_at <= min(m for m in moments if m)
     assert max(m for m in moments if m) <= ended.completed_at
 
@@ -79,8 +80,11 @@ def test_waiting_branches_wait_side_by_side(lab: Lab) -> None:
         edges=" ".join(f"trigger>nap{n} nap{n}>end" for n in range(5)),
     )
     ended = lab.until(run, "completed")
-    assert ended.completed_at and ended.started_at
-    assert ended.completed_at - ended.started_at < timedelta(seconds=1.9), "five naps take one's time"
+    assert ended.completed_at
+    assert ended.started_at
+    assert ended.completed_at - ended.started_at < timedelta(seconds=1.9), (
+        "five naps take one's time"
+    )
     naps = lab.trace(run)[1:6]
     assert all(s.output and 400 <= s.output["waitedMs"] < 1900 for s in naps)
 
@@ -92,7 +96,8 @@ def test_a_long_sleep_is_woken_when_it_is_due(lab: Lab) -> None:
     ended = lab.until(run, "completed")
     assert ended.attempt_count == 1, "to wake up is no new attempt"
     (step,) = [s for s in lab.trace(run) if s.node_id == "delay"]
-    assert step.output and 1300 <= step.output["waitedMs"] < 5000
+    assert step.output
+    assert 1300 <= step.output["waitedMs"] < 5000
     assert (step.attempt, step.wake_at) == (1, None)
 
 
@@ -158,7 +163,8 @@ def test_a_missing_name_fails_the_node_that_names_it(lab: Lab) -> None:
         max_attempts=3,
     )
     ended = lab.until(run, "failed")
-    assert ended.error and "nowhere" in ended.error
+    assert ended.error
+    assert "nowhere" in ended.error
     assert ended.attempt_count == 1, "it would be missing again"
 
 
@@ -173,7 +179,8 @@ def test_an_output_that_can_not_be_stored_fails_its_node_only(lab: Lab) -> None:
     run = lab.queue(node("trigger"), node("flaky", value="x" * 20_000), node("end"))
     other = lab.queue(node("trigger"), node("end"))
     ended = lab.until(run, "failed")
-    assert ended.error and "bigger than 10,000 bytes" in ended.error
+    assert ended.error
+    assert "bigger than 10,000 bytes" in ended.error
     lab.until(other, "completed")
     lab.flaky.calls.clear()
     nul = lab.queue(node("trigger"), node("flaky", value="a\x01b".replace("\x01", "")), node("end"))
@@ -185,17 +192,17 @@ def test_a_run_out_of_time_fails_while_it_sleeps(lab: Lab) -> None:
     run = lab.queue(node("trigger"), node("delay", seconds=3600), node("end"), timeout_ms=1500)
     wait_for(lambda: lab.get(run).next_attempt_at)
     ended = lab.until(run, "failed")
-    assert ended.error and "timed out" in ended.error
+    assert ended.error
+    assert "timed out" in ended.error
     assert lab.statuses(run) == [("trigger", "completed"), ("delay", "cancelled")]
 
 
 def test_a_run_out_of_time_fails_while_a_node_is_in_flight(lab: Lab) -> None:
     lab.start(poll=30.0)
-    run = lab.queue(
-        node("trigger"), node("stoppable"), node("end"), timeout_ms=300, max_attempts=9
-    )
+    run = lab.queue(node("trigger"), node("stoppable"), node("end"), timeout_ms=300, max_attempts=9)
     ended = lab.until(run, "failed")
-    assert ended.error and "timed out" in ended.error
+    assert ended.error
+    assert "timed out" in ended.error
     assert ended.attempt_count == 1, "a deadline is for all attempts"
     (step,) = [s for s in lab.trace(run) if s.node_id == "stoppable"]
     assert (step.status, step.error) == ("failed", "timed out: stopped: timeout")
@@ -208,7 +215,8 @@ def test_a_deaf_node_ends_and_then_the_run_is_out_of_time(lab: Lab) -> None:
     wait_for(lambda: _late(lab))
     lab.gate.open.set()
     ended = lab.until(run, "failed")
-    assert ended.error and "timed out" in ended.error
+    assert ended.error
+    assert "timed out" in ended.error
     assert lab.statuses(run) == [("trigger", "completed"), ("gate", "completed")]
 
 
@@ -283,12 +291,13 @@ def test_the_run_of_a_lost_executor_goes_on_behind_the_last_finished_step(lab: L
     ]
     lost, again = lab.trace(run)[2:4]
     assert lost.error == EXECUTOR_LOST
-    assert again.metadata and again.metadata["replayOf"].endswith("_000003")
+    assert again.metadata
+    assert again.metadata["replayOf"].endswith("_000003")
 
 
 def test_a_definition_that_can_not_be_read_fails_its_run(lab: Lab) -> None:
     run = lab.queue(node("trigger"), node("end"))
-    _sql(lab.db, "UPDATE versions SET definition = '{\"nodes\": [{\"id\": 1}]}'")
+    _sql(lab.db, 'UPDATE versions SET definition = \'{"nodes": [{"id": 1}]}\'')
     lab.start()
     assert lab.until(run, "failed").error == "internal error: KeyError"
 

@@ -140,6 +140,23 @@ def test_sigterm_stops_api_then_executor_then_database(start: Start, settings: S
     assert api <= executor <= database
 
 
+def test_a_second_signal_ends_at_once_what_does_not_end(
+    start: Start, settings: Settings, wait_for: WaitFor
+) -> None:
+    process = start(METRONOME_GRACE_SECONDS="600")
+    tree = descendants(process.pid)
+    executor = child_of(process, "executor")
+    assert executor is not None
+    os.kill(executor, signal.SIGSTOP)
+    process.signal(signal.SIGTERM)
+    wait_for(lambda: child_of(process, "gunicorn") is None, 20, "the end of the API")
+    assert child_of(process, "executor") == executor
+    process.signal(signal.SIGTERM)
+    wait_for(lambda: process.returncode is not None, 10, process.logs)
+    assert process.returncode == 0
+    assert running(tree) == {}
+
+
 def test_a_second_start_has_the_same_key_and_the_same_data(
     start: Start, settings: Settings
 ) -> None:
