@@ -5,7 +5,7 @@
 SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
-PIP := PIP_USER=0 $(PY) -m pip --quiet --disable-pip-version-check --no-input install --no-compile
+PIP := PIP_USER=0 $(PY) -m pip --quiet --disable-pip-version-check --no-input install --no-compile --use-pep517
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help

@@ -201,13 +201,11 @@ class Settings:
         return env
 
     def child_environment(self) -> dict[str, str]:
-        """This process's environment for one that is to have these settings.
+        """This process's environment for a part that is to have these settings.
 
-        Without the bootstrap key, which only its parent needs, and without PGHOST and its like,
-        which libpq would mix into the database URL.
+        Without the bootstrap key, which no part needs.
         """
-        inherited = {name: value for name, value in os.environ.items() if name[:2] != "PG"}
-        return {**inherited, **dataclasses.replace(self, bootstrap_key=None).to_env()}
+        return {**os.environ, **dataclasses.replace(self, bootstrap_key=None).to_env()}
 
     @property
     def address(self) -> str:
@@ -227,17 +225,14 @@ def variables() -> tuple[str, ...]:
 
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     prefix = "METRONOME_"
-    known = [name.removeprefix(prefix) for name in (*variables(), *CLIENT_VARIABLES)]
+    # Compared without the prefix, which would make any two of them look alike.
+    known = {name.removeprefix(prefix): name for name in (*variables(), *CLIENT_VARIABLES)}
     problems = []
     for name in sorted(environ):
-        rest = name.removeprefix(prefix)
-        if name.startswith(prefix) and rest not in known:
+        if name.startswith(prefix) and name not in known.values():
+            rest = name.removeprefix(prefix)
             longer = [one for one in known if rest and one.startswith(rest)]
             close = longer or difflib.get_close_matches(rest, known, n=1)
-            hint = f"did you mean {_full(close[0])}?" if close else "there is no such setting"
+            hint = f"did you mean {known[close[0]]}?" if close else "there is no such setting"
             problems.append(f"{name} is unknown: {hint}")
     return problems
-
-
-def _full(rest: str) -> str:
-    return rest if rest in variables() else f"METRONOME_{rest}"

@@ -79,15 +79,14 @@ class Database:
         """A new psycopg2 connection in autocommit, whose JSON columns come as text."""
         # SQLAlchemy knows how to turn the URL into libpq's arguments
         arguments, options = self._engine.dialect.create_connect_args(self.url)
-        connection: RawConnection = psycopg2.connect(
-            *arguments,
-            **options,
-            connect_timeout=5,
-            application_name=application_name,
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-        )
+        ours = {
+            "connect_timeout": 5,
+            "application_name": application_name,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }
+        connection: RawConnection = psycopg2.connect(*arguments, **{**ours, **options})
         connection.autocommit = True
         psycopg2.extras.register_default_json(connection, loads=_as_text)
         return connection

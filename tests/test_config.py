@@ -147,11 +147,10 @@ def test_variables_of_the_client_are_not_taken_for_typos() -> None:
 
 def test_children_do_not_get_the_bootstrap_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METRONOME_BOOTSTRAP_KEY", "a-key-of-twenty-chars-or-more")
-    monkeypatch.setenv("PGHOST", "elsewhere")
+    monkeypatch.setenv("PGPASSFILE", "/etc/metronome.pgpass")
     env = Settings(bootstrap_key="a-key-of-twenty-chars-or-more").child_environment()
     assert "a-key-of-twenty-chars-or-more" not in env.values()
-    assert "PGHOST" not in env
-    assert "PATH" in env
+    assert env["PGPASSFILE"] == "/etc/metronome.pgpass"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ class Wire:
 
     ``queries`` holds the text of every query message, each of which is one round trip. ``away``
     refuses new connections. ``lose_answer_to`` is a piece of a query: after the next query that
-    holds it, the connection is closed instead of answered, though the server has run the query.
+    holds it, the connection is closed instead of answered, though the server has run the query;
+    ``lost`` counts those.
     """
 
     def __init__(self, database_url: str) -> None:
@@ -27,6 +28,7 @@ class Wire:
         self.queries: list[str] = []
         self.away = False
         self.lose_answer_to: str | None = None
+        self.lost = 0
         own = self._listener.getsockname()[1]
         self.url = (
             f"postgresql://{url.username}@127.0.0.1:{own}/{url.database}"
@@ -90,6 +92,7 @@ class _Pair:
     def _down(self) -> None:
         while data := self._server.recv(65536):
             if self._lose:
+                self._wire.lost += 1
                 return
             self._client.sendall(data)
 

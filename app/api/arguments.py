@@ -10,7 +10,7 @@ import flask
 import marshmallow as ma
 from webargs.core import missing
 from webargs.flaskparser import FlaskParser
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from app.domain.errors import Invalid
 
@@ -29,6 +29,10 @@ class Arguments(FlaskParser):
         at a NaN before we can name the field that holds it.
         """
         raw = req.get_data()
+        # Of a chunked body, werkzeug reads as much as is allowed and says nothing of the rest.
+        limit = req.max_content_length
+        if req.content_length is None and limit is not None and len(raw) >= limit:
+            raise RequestEntityTooLarge
         if not raw.strip():
             return missing
         if not (getattr(schema, "any_media_type", False) or _is_json(req)):

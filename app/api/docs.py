@@ -23,8 +23,9 @@ starts.
 
 Every request below `/v1` carries an API key: `Authorization: Bearer KEY`, and sees what
 belongs to the key's organization. (`X-Computer-Agents-Organization` may name it; another one is
-refused.) Bodies are JSON objects; a field that is not known is refused. Times are ISO 8601 in UTC. Every error has the same shape:
-`error`, `message` (for people), `code` (for programs), `details`."""
+refused.) Bodies are JSON objects; a field that is not known is refused. Times are ISO 8601 in UTC.
+Every error has the same shape: `error`, `message` (for people), `code` (for programs),
+`details`."""
 
 _REFUSALS = {
     400: "The body is not JSON, or not an object.",

@@ -40,8 +40,6 @@ def dumps(value: Any, field: str, *, max_bytes: int, max_depth: int = MAX_DEPTH)
         _walk(value, field, max_bytes, max_depth)
         raw = _dump_wide(value, field)
     else:
-        if len(raw) > max_bytes:
-            raise _too_big(field, max_bytes)
         if _is_suspicious(raw, max_depth):
             _walk(value, field, max_bytes, max_depth)
     if len(raw) > max_bytes:

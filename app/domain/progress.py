@@ -23,13 +23,12 @@ class Progress:
         self._undecided = {node: len(edges) for node, edges in graph.incoming.items()}
         self._taken = dict.fromkeys(graph.nodes, 0)
         self._ready: list[tuple[int, str]] = []
-        self._settled: set[str] = set()
         self._skipped: list[str] = []
-        entries = entry_nodes(graph, trigger_type)
+        self._entries = entry_nodes(graph, trigger_type)
         for node in graph.nodes.values():
-            if node.id in entries:
+            if node.id in self._entries:
                 heapq.heappush(self._ready, (node.index, node.id))
-            elif not graph.incoming[node.id] and node.kind != "note":
+            elif not graph.incoming[node.id] and not _is_remark(graph, node):
                 self._skip(node.id)
 
     def ready(self) -> list[str]:
@@ -39,7 +38,6 @@ class Progress:
     def settle(self, node_id: str, branch: str | None) -> None:
         """A node has ended well: decide its leaving edges."""
         self._leave_ready(node_id)
-        self._settled.add(node_id)
         node = self._graph.nodes[node_id]
         for edge in self._graph.outgoing[node_id]:
             self._decide(edge, takes(node, edge, branch))
@@ -59,7 +57,6 @@ class Progress:
         pending = [node_id]
         while pending:  # a long untaken branch must not be a deep recursion
             skipped = pending.pop()
-            self._settled.add(skipped)
             self._skipped.append(skipped)
             for edge in self._graph.outgoing[skipped]:
                 if self._count(edge, taken=False):
@@ -74,7 +71,7 @@ class Progress:
         target = edge.target
         self._undecided[target] -= 1
         self._taken[target] += taken
-        if self._undecided[target] or target in self._settled:
+        if self._undecided[target] or target in self._entries:  # an entry waits for no edge
             return False
         if not self._taken[target]:
             return True
@@ -85,13 +82,12 @@ class Progress:
 def takes(node: Node, edge: Edge, branch: str | None) -> bool:
     """Whether ``edge`` is taken when ``node`` has ended well with ``branch``.
 
-    Without a branch, or for an edge without a handle, everything but the error edge is taken.
+    An edge without a handle is always taken, and without a branch every edge is. The error edges
+    are taken instead of all others, but for a condition ``error`` is a branch as any other.
     """
-    if edge.source_handle == ERROR_HANDLE and node.kind != "condition":
-        return branch == ERROR_HANDLE
-    if branch is None or edge.source_handle is None:
-        return branch != ERROR_HANDLE
-    return edge.source_handle == branch
+    if node.kind != "condition" and ERROR_HANDLE in (branch, edge.source_handle):
+        return edge.source_handle == branch
+    return branch is None or edge.source_handle in (None, branch)
 
 
 def entry_nodes(graph: Graph, trigger_type: str) -> frozenset[str]:
@@ -106,6 +102,11 @@ def entry_nodes(graph: Graph, trigger_type: str) -> frozenset[str]:
         if matching:
             return frozenset(matching)
     return frozenset(node.id for node in triggers or _roots(graph))
+
+
+def _is_remark(graph: Graph, node: Node) -> bool:
+    """Whether the node is a note beside the graph; one on a path is a node as any other."""
+    return node.kind == "note" and not graph.incoming[node.id] and not graph.outgoing[node.id]
 
 
 def _roots(graph: Graph) -> Iterator[Node]:

@@ -131,7 +131,7 @@ class _Check:
             names = " -> ".join([*cycle[:20], "..."] if len(cycle) > 20 else [*cycle, cycle[0]])
             field = f"definition.nodes.{self._ids[cycle[0]]}"
             self._add("cycle", f"The nodes form a cycle: {names}.", field, node_id=cycle[0])
-        return self._found[:MAX_ISSUES]
+        return self._found
 
     def _add(
         self,

@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import FrameType
 
 import psycopg2
 
@@ -112,7 +111,7 @@ class Executor:
         self._drain()
 
     def drain(self) -> None:
-        """Ask the executor to end; safe in a signal handler."""
+        """Ask the executor to end, from any thread (not in a signal handler: it takes locks)."""
         self._draining.set()
         self._wake.set()
 
@@ -196,6 +195,10 @@ def main(settings: Settings) -> int:
     """Run an executor in this process until SIGTERM or SIGINT; answers the exit code."""
     if settings.database_url is None:
         raise ValueError("an executor needs DATABASE_URL")
+    # Blocked in every thread, and waited for in one: a handler would run inside the main thread,
+    # perhaps while that holds the lock of the very Event that drain sets, and hang for ever.
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     executor = Executor(
         Options(
             database_url=settings.database_url,
@@ -211,11 +214,12 @@ def main(settings: Settings) -> int:
         )
     )
 
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        executor.drain()
+    def drain_when_told() -> None:
+        while True:
+            signal.sigwait(signals)
+            executor.drain()
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
+    threading.Thread(target=drain_when_told, name="signals", daemon=True).start()
     executor.run()
     # A node that would not end still has its thread; nothing of it may run on.
     logging.shutdown()

@@ -121,6 +121,8 @@ class Interpreter:
     def _render(
         self, node: Node, scope: Mapping[str, Any]
     ) -> tuple[dict[str, Any] | None, Failed | None]:
+        for lack in self.kinds[node.kind].missing(node.config):
+            return None, Failed(f"{lack.field}: {lack.message}", retryable=False)
         bound = self.kinds[node.kind].bound
         wanted = {name: node.config[name] for name in bound if name in node.config}
         try:
@@ -167,8 +169,8 @@ class Interpreter:
         error = outcome.error.replace("\x00", "").encode(errors="replace").decode()[:10_000]
         log.info("node failed", extra={**_of(hold, node), "error": error})
         attempts, retry = walk.attempt(node.id), node.config.get("retry") or {}
-        if outcome.retryable and attempts < retry.get("maxAttempts", 1):
-            wait = backoff(attempts, base=retry.get("backoffSeconds", BASE_SECONDS))
+        if outcome.retryable and attempts < (retry.get("maxAttempts") or 1):
+            wait = backoff(attempts, base=retry.get("backoffSeconds") or BASE_SECONDS)
             walk.failed(node, seq, error, text, self.clock.now() + timedelta(seconds=wait))
             return True
         walk.failed(node, seq, error, text, None)

@@ -11,6 +11,8 @@ from app.db import Database, RawConnection
 
 T = TypeVar("T")
 
+TOO_MUCH = "54"  # SQLSTATE class of "program limit exceeded": a value that will never be accepted
+
 
 class Disconnected(Exception):
     """The connection is gone; whether the last statement was committed is not known."""
@@ -38,6 +40,8 @@ class Link:
                 self._connection = self._open()
             return work(self._connection)
         except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+            if (error.pgcode or "").startswith(TOO_MUCH):
+                raise
             # One that only ended the statement (a deadlock, say) is tried again in the same way.
             self.close()
             raise Disconnected(str(error).strip()) from error

@@ -72,10 +72,14 @@ class NodeKind:
     interruptible: ClassVar[bool] = False
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
-        """The faults of ``config`` (and of the leaving edges' handles) found without running it.
+        """What is wrong in ``config`` (and with the leaving edges' handles), so that it can't be saved.
 
         ``handles`` has ``""`` where an edge leaves without a sourceHandle.
         """
+        return ()
+
+    def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
+        """What ``config`` lacks before the node can run; a draft may lack it, a run fails."""
         return ()
 
     def replay_safe(self, config: Mapping[str, Any]) -> bool:

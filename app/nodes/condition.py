@@ -47,9 +47,9 @@ class Condition(NodeKind):
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """Every condition must be readable, and every leaving edge must name a branch."""
-        conditions = config.get("conditions")
-        if not isinstance(conditions, list) or not 1 <= len(conditions) <= MAX_CONDITIONS:
-            message = f"A condition needs conditions: a list of 1 to {MAX_CONDITIONS}."
+        conditions = config.get("conditions") or []
+        if not isinstance(conditions, list) or len(conditions) > MAX_CONDITIONS:
+            message = f"conditions must be a list of at most {MAX_CONDITIONS}."
             yield Problem("config.conditions", message)
             return
         ids: list[str] = []
@@ -61,9 +61,19 @@ class Condition(NodeKind):
             message = f"{what} no branch; there are {', '.join(branches)}."
             yield Problem(f"handles.{handle}", message)
 
+    def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
+        """At least one condition, and something to evaluate in each."""
+        conditions = config.get("conditions")
+        if not conditions:
+            yield Problem("config.conditions", "A condition needs at least one entry.")
+        for index, entry in enumerate(conditions or ()):
+            if not (entry.get("expression") or entry.get("field")):
+                message = "A condition needs an expression, or a field and an operator."
+                yield Problem(f"config.conditions.{index}", message)
+
     def run(self, context: Context) -> Outcome:
         """Which branch is taken."""
-        conditions = context.config.get("conditions") or []
+        conditions = context.config["conditions"]
         try:
             matched = next((c["id"] for c in conditions if _holds(c, context.scope)), None)
         except ExpressionError as error:
@@ -89,8 +99,10 @@ def _entry_problems(entry: Any, field: str, ids: list[str]) -> Iterator[Problem]
         yield Problem(f"{field}.id", f"The condition id '{id}' is used twice.")
     else:
         ids.append(id)
-    if bool(entry.get("expression")) == bool(entry.get("field")):
-        yield Problem(field, "A condition needs either an expression or a field.")
+    if entry.get("expression") and entry.get("field"):
+        yield Problem(field, "A condition takes an expression or a field, not both.")
+        return
+    if not (entry.get("expression") or entry.get("field")):
         return
     name = "expression" if entry.get("expression") else "field"
     try:

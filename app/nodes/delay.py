@@ -26,10 +26,10 @@ class Delay(NodeKind):
     interruptible = True
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
-        """One of the two must be given and must be readable, where it is no binding."""
+        """At most one of the two, and readable where it is no binding."""
         given = [name for name in self.bound if not _is_absent(config.get(name))]
-        if len(given) != 1:
-            yield Problem("config", "A delay needs either seconds or until.")
+        if len(given) > 1:
+            yield Problem("config", "A delay takes seconds or until, not both.")
         for name in given:
             value = config[name]
             if has_bindings(value):
@@ -39,6 +39,11 @@ class Delay(NodeKind):
                 _seconds(value) if name == "seconds" else _until(value)
             except ValueError as error:
                 yield Problem(f"config.{name}", str(error))
+
+    def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
+        """One of the two."""
+        if all(_is_absent(config.get(name)) for name in self.bound):
+            yield Problem("config.seconds", "A delay needs seconds or until.")
 
     def run(self, context: Context) -> Outcome:
         """When to go on."""

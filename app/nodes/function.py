@@ -117,9 +117,6 @@ class Function(NodeKind):
         for name in ("functionName", "functionId", "payloadJson"):
             if not isinstance(config.get(name), (str, type(None))):
                 yield Problem(f"config.{name}", f"{name} must be a text.")
-        if not (config.get("functionName") or config.get("functionId")):
-            message = "A function node needs functionName or functionId."
-            yield Problem("config.functionName", message)
         payload, text = config.get("payload"), config.get("payloadJson")
         if payload is not None and text:
             yield Problem("config", "A function node takes payload or payloadJson, not both.")
@@ -129,6 +126,11 @@ class Function(NodeKind):
             yield from problems
             if not problems and "{{" not in text and _parsed(text) is None:
                 yield Problem("config.payloadJson", "payloadJson must hold JSON.")
+
+    def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
+        """The function's name."""
+        if not _name(config):
+            yield Problem("config.functionName", "A function node needs functionName.")
 
     def replay_safe(self, config: Mapping[str, Any]) -> bool:
         """What the function says of itself: its attribute ``metronome_replay_safe``."""

@@ -55,7 +55,7 @@ class Http(NodeKind):
         """Types, ranges, the URL and headers as far as they hold no bindings."""
         for name in self.bound:
             yield from binding_problems(config.get(name), f"config.{name}")
-        if not has_bindings(config.get("url")):
+        if config.get("url") and not has_bindings(config["url"]):
             try:
                 message.read_url(config.get("url"))
             except BadRequest as error:
@@ -80,6 +80,11 @@ class Http(NodeKind):
         ):
             fault = "okStatuses must be a list of status codes, such as [200, 404]."
             yield Problem("config.okStatuses", fault)
+
+    def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
+        """The URL."""
+        if not config.get("url"):
+            yield Problem("config.url", "An http node needs a url.")
 
     def replay_safe(self, config: Mapping[str, Any]) -> bool:
         """Whether the method is one that may be repeated, or the config says ``idempotent``."""
@@ -194,14 +199,13 @@ def _exchange(context: Context, request: Request, call: Call) -> Request | _End:
             preload_content=False,
         )
         response = connection.getresponse()
-        call.check()  # what ends because the socket was shut looks like a short, whole answer
         wanted = context.config.get("okStatuses")
         status = response.status
         location = response.headers.get("location")
         if status in _REDIRECTS and location and status not in (wanted or ()):
             return message.redirected(request, status, location)
         body = message.read_body(response, context.limits.http_max_bytes)
-        call.check()
+        call.check()  # what ended because the socket was shut may look like a short, whole answer
     finally:
         connection.close()
     output = message.as_output(response, body)

@@ -23,11 +23,13 @@ class Transform(NodeKind):
     kind = "transform"
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
-        """``output`` must be there, and its bindings must parse."""
+        """The bindings must parse."""
+        yield from binding_problems(config.get("output"), "config.output")
+
+    def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
+        """``output``, which may be null."""
         if "output" not in config:
             yield Problem("config.output", "A transform needs output: any JSON with bindings.")
-        else:
-            yield from binding_problems(config["output"], "config.output")
 
     def run(self, context: Context) -> Outcome:
         """The rendered output."""

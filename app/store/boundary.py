@@ -9,7 +9,9 @@ why no node starts after a cancel was answered. What a node in flight did is rec
 has become of its run meanwhile, fenced by the lease under which the node was started.
 
 Everything is passed as parallel arrays, one element a row, so that one prepared statement carries
-one run or a hundred.
+one run or a hundred. Ends, sleeps and starts name their boundary by its place in the list, not by
+its run: a process that has taken over a run of its own may write for the old claim and for the new
+one at the same time, and neither may pass under the other's lease.
 """
 
 from __future__ import annotations
@@ -107,6 +109,11 @@ _ACTIONS = ", ".join(
     f"('{move.name}', '{source}', '{move.target}')" for move in MOVES for source in move.sources
 )
 
+# One plan serves tables of any size. A plan that is made while they are small would read them from
+# end to end, or all steps of a run, so it is left no other way than by the key:
+# ``= ANY (ARRAY[x])`` is an equality that can only be looked up, and OFFSET 0 brings the whole key
+# together before that.
+#
 # The time is taken once a run, after its lock: what ends, what begins and the run itself then tell
 # one story, and a cancel that came before, or comes after, compares.
 #
@@ -115,13 +122,14 @@ _ACTIONS = ", ".join(
 _BOUNDARY = f"""
 WITH asked AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::float8[],
-        $7::timestamptz[]) AS a (run_id, token, action, output, error, wait, wake_at)
+        $7::timestamptz[]) WITH ORDINALITY AS a (run_id, token, action, output, error, wait,
+        wake_at, place)
 ),
 locked AS MATERIALIZED (
     SELECT r.id, r.metronome_id, r.status, r.deadline_at, a.*,
         r.lease_token IS NOT DISTINCT FROM a.token AS ours
-    FROM asked a JOIN runs r ON r.id = a.run_id
-    ORDER BY r.id
+    FROM asked a JOIN runs r ON r.id = ANY (ARRAY[a.run_id])
+    ORDER BY a.run_id
     FOR NO KEY UPDATE OF r
 ),
 held AS MATERIALIZED (
@@ -129,38 +137,43 @@ held AS MATERIALIZED (
     FROM locked k, LATERAL (SELECT clock_timestamp() AS now WHERE k.id IS NOT NULL) c
 ),
 ended AS (
-    UPDATE steps s SET status = e.status, output = coalesce(CAST(e.output AS json), s.output),
-        error = e.error, metadata = coalesce(CAST(e.metadata AS json), s.metadata),
+    UPDATE steps s SET status = l.end_status,
+        output = coalesce(CAST(l.end_output AS json), s.output), error = l.end_error,
+        metadata = coalesce(CAST(l.end_metadata AS json), s.metadata),
         lease_token = NULL, wake_at = NULL,
         completed_at = l.now, updated_at = l.now
-    FROM unnest($8::text[], $9::int[], $10::text[], $11::text[], $12::text[], $13::text[])
-        AS e (run_id, seq, status, output, error, metadata)
-    JOIN held l ON l.id = e.run_id
-    WHERE s.run_id = e.run_id AND s.seq = e.seq AND s.status IN ({sql_list(OPEN_STEP)})
+    FROM (
+        SELECT * FROM unnest($8::int[], $9::int[], $10::text[], $11::text[], $12::text[],
+            $13::text[]) AS e (place, seq, end_status, end_output, end_error, end_metadata)
+        JOIN held USING (place) OFFSET 0
+    ) AS l
+    WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq = l.seq AND s.status IN ({sql_list(OPEN_STEP)})
       AND (s.lease_token = l.token OR s.lease_token IS NULL AND l.ours)
 ),
 slept AS (
-    UPDATE steps s SET wake_at = z.wake_at, lease_token = NULL,
-        output = coalesce(CAST(z.output AS json), s.output), updated_at = l.now
-    FROM unnest($14::text[], $15::int[], $16::timestamptz[], $17::text[])
-        AS z (run_id, seq, wake_at, output)
-    JOIN held l ON l.id = z.run_id
-    WHERE s.run_id = z.run_id AND s.seq = z.seq AND s.status = 'running'
+    UPDATE steps s SET wake_at = l.sleep_until, lease_token = NULL,
+        output = coalesce(CAST(l.sleep_output AS json), s.output), updated_at = l.now
+    FROM (
+        SELECT * FROM unnest($14::int[], $15::int[], $16::timestamptz[], $17::text[])
+            AS z (place, seq, sleep_until, sleep_output)
+        JOIN held USING (place) OFFSET 0
+    ) AS l
+    WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq = l.seq AND s.status = '{RUNNING}'
       AND s.lease_token = l.token AND l.ours AND l.status NOT IN ({sql_list(TERMINAL)})
 ),
 started AS (
     INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, input,
         metadata, lease_token, started_at, completed_at)
-    SELECT b.run_id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
+    SELECT l.id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
         CAST(b.input AS json), CAST(b.metadata AS json),
-        CASE WHEN b.status = 'running' THEN l.token END,
-        CASE WHEN b.status = 'running' THEN l.now END,
-        CASE WHEN b.status <> 'running' THEN l.now END
-    FROM unnest($18::text[], $19::int[], $20::text[], $21::text[], $22::int[], $23::text[],
+        CASE WHEN b.status = '{RUNNING}' THEN l.token END,
+        CASE WHEN b.status = '{RUNNING}' THEN l.now END,
+        CASE WHEN b.status <> '{RUNNING}' THEN l.now END
+    FROM unnest($18::int[], $19::int[], $20::text[], $21::text[], $22::int[], $23::text[],
         $24::text[], $25::text[])
-        AS b (run_id, seq, node_id, node_type, attempt, status, input, metadata)
-    JOIN held l ON l.id = b.run_id
-    WHERE l.ours AND l.status = 'running' AND (b.status <> 'running' OR NOT l.late)
+        AS b (place, seq, node_id, node_type, attempt, status, input, metadata)
+    JOIN held l ON l.place = b.place
+    WHERE l.ours AND l.status = '{RUNNING}' AND (b.status <> '{RUNNING}' OR NOT l.late)
     RETURNING run_id, started_at
 ),
 moved AS (
@@ -177,20 +190,21 @@ moved AS (
         lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = l.now
     FROM held l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
         ON t.action = l.action AND t.source = l.status
-    WHERE r.id = l.id AND l.ours AND (t.action <> '{SLEEP.name}' OR NOT l.late)
+    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours AND (t.action <> '{SLEEP.name}' OR NOT l.late)
 )
-SELECT l.id, l.token, l.status, l.ours, l.late,
-    (SELECT max(started_at) FROM started WHERE run_id = l.id), l.now
-FROM held l
+SELECT l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),
+    coalesce(l.now, clock_timestamp())
+FROM asked a LEFT JOIN held l ON l.place = a.place
+ORDER BY a.place
 """
 
 # The parameters' types, in order: the run and its move, then ends, sleeps, starts. Each argument is
 # cast as well, since a list of nothing but NULLs has no type of its own.
 _TYPES = (
     *("text[]", "text[]", "text[]", "text[]", "text[]", "float8[]", "timestamptz[]"),
-    *("text[]", "int[]", "text[]", "text[]", "text[]", "text[]"),
-    *("text[]", "int[]", "timestamptz[]", "text[]"),
-    *("text[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
+    *("int[]", "int[]", "text[]", "text[]", "text[]", "text[]"),
+    *("int[]", "int[]", "timestamptz[]", "text[]"),
+    *("int[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
 )
 _CASTS = ", ".join(f"%s::{kind}" for kind in _TYPES)
 _PREPARE = f"PREPARE boundary ({', '.join(_TYPES)}) AS {_BOUNDARY}"
@@ -201,8 +215,12 @@ _PLAIN = re.sub(
     _BOUNDARY.replace("%", "%%"),
 )
 
-# A plan made while the tables are empty would read them from end to end, and be kept as they grow.
-_PLANNER = "SET enable_seqscan = off"
+# One plan, made once: making one for each boundary would take longer than the boundary. It must
+# suit tables of any size, so it may read none of them from end to end, even where they are empty.
+_PLANNER = (
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
+    " SET enable_mergejoin = off; SET enable_bitmapscan = off"
+)
 
 # Connections through a pooler that changes servers between statements: nothing prepared stays.
 _unprepared: WeakSet[RawConnection] = WeakSet()
@@ -232,8 +250,8 @@ def write(connection: RawConnection, boundaries: Sequence[Boundary]) -> list[Ver
                 _unprepared.add(connection)
         if connection in _unprepared:
             cursor.execute(_PLAIN, arguments)
-        answers = {(row[0], row[1]): row[2:] for row in cursor.fetchall()}
-    return [_verdict(one, answers.get((one.run_id, one.token))) for one in boundaries]
+        rows = cursor.fetchall()
+    return [_verdict(one, row) for one, row in zip(boundaries, rows, strict=True)]
 
 
 def _arguments(boundaries: Sequence[Boundary]) -> list[list[Any]]:
@@ -241,21 +259,20 @@ def _arguments(boundaries: Sequence[Boundary]) -> list[list[Any]]:
     ends: list[list[Any]] = [[] for _ in range(6)]
     sleeps: list[list[Any]] = [[] for _ in range(4)]
     starts: list[list[Any]] = [[] for _ in range(8)]
-    for boundary in boundaries:
-        run_id, move = boundary.run_id, boundary.move or _STAY
+    for place, boundary in enumerate(boundaries, 1):
+        run_id, token, move = boundary.run_id, boundary.token, boundary.move or _STAY
         _append(
-            asked,
-            (run_id, boundary.token, move.action, move.output, move.error, move.wait, move.wake_at),
+            asked, (run_id, token, move.action, move.output, move.error, move.wait, move.wake_at)
         )
         for end in boundary.ends:
-            _append(ends, (run_id, end.seq, end.status, end.output, end.error, end.metadata))
+            _append(ends, (place, end.seq, end.status, end.output, end.error, end.metadata))
         for sleep in boundary.sleeps:
-            _append(sleeps, (run_id, sleep.seq, sleep.wake_at, sleep.output))
+            _append(sleeps, (place, sleep.seq, sleep.wake_at, sleep.output))
         for step in boundary.starts:
             _append(
                 starts,
                 (
-                    run_id,
+                    place,
                     step.seq,
                     step.node_id,
                     step.node_type,
@@ -276,9 +293,7 @@ def _append(arrays: list[list[Any]], values: tuple[Any, ...]) -> None:
         array.append(value)
 
 
-def _verdict(boundary: Boundary, row: tuple[Any, ...] | None) -> Verdict:
-    if row is None:
-        return Verdict("lease_lost", None, None, datetime.min)
+def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
     status, ours, late, started_at, now = row
     answer: Answer = "go"
     if not ours:

@@ -16,6 +16,7 @@ from app.domain.lifecycle import (
     CANCELLED,
     CLAIM,
     CLAIMABLE,
+    FAILED,
     OPEN_STEP,
     sql_list,
 )
@@ -155,7 +156,7 @@ WITH parked AS (
 ),
 closed AS (
     UPDATE steps s SET status = CASE WHEN r.status = '{CANCELLED}' THEN '{CANCELLED}'
-            ELSE 'failed' END,
+            ELSE '{FAILED}' END,
         error = %(error)s, lease_token = NULL, wake_at = NULL,
         completed_at = clock_timestamp(), updated_at = clock_timestamp()
     FROM runs r
@@ -216,7 +217,7 @@ EXECUTOR_STOPPED = "executor stopped: it was shut down before this node ended"
 
 # Without ``everything``, only what somebody else was in flight in: what sleeps goes on sleeping.
 _CLOSE = f"""
-UPDATE steps s SET status = 'failed', error = %(error)s, lease_token = NULL, wake_at = NULL,
+UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
     completed_at = clock_timestamp(), updated_at = clock_timestamp()
 FROM runs r
 WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
@@ -257,7 +258,7 @@ freed AS (
     RETURNING r.id, r.status
 ),
 closed AS (
-    UPDATE steps s SET status = 'failed', error = %(error)s, lease_token = NULL, wake_at = NULL,
+    UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
         completed_at = clock_timestamp(), updated_at = clock_timestamp()
     FROM freed WHERE s.run_id = freed.id AND s.status IN ({sql_list(OPEN_STEP)})
       AND s.lease_token IS NOT NULL

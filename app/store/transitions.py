@@ -15,8 +15,10 @@ from app.domain.lifecycle import (
     CANCEL,
     CLAIMABLE,
     OPEN_STEP,
-    PAUSED,
+    PAUSE,
+    RESUME,
     RETRY,
+    RUNNING,
     TERMINAL,
     Action,
     sql_list,
@@ -33,14 +35,21 @@ def _statement(action: Action) -> str:
     claimable = action.target in CLAIMABLE
     # A run that an executor still holds is due, or swept, at the end of that lease.
     free_due = "clock_timestamp()" if claimable else "NULL"
+    next_attempt_at = "NULL"
+    if action is PAUSE:
+        next_attempt_at = "r.next_attempt_at"
+    elif action is RESUME:  # a paused backoff is still a backoff when it is resumed
+        free_due = "least(greatest(clock_timestamp(), r.next_attempt_at), r.deadline_at)"
+        next_attempt_at = (
+            "CASE WHEN r.next_attempt_at > clock_timestamp() THEN r.next_attempt_at END"
+        )
     changes = [
         f"status = '{action.target}'",
         "updated_at = clock_timestamp()",
         f"completed_at = {'clock_timestamp()' if terminal else 'NULL'}",
         f"due_at = CASE WHEN r.lease_token IS NULL THEN {free_due} ELSE r.due_at END",
+        f"next_attempt_at = {next_attempt_at}",
     ]
-    if action.target != PAUSED:  # a paused backoff is still a backoff when it is resumed
-        changes.append("next_attempt_at = NULL")
     if action is RETRY:
         changes += [
             "attempt_due = true",
@@ -92,7 +101,7 @@ found AS (
       AND r.organization_id = :organization_id AND NOT EXISTS (SELECT FROM moved)
 )
 SELECT {rows.columns(rows.RUN_FIELDS, "found")}, did_move,
-    ARRAY(SELECT s.node_id FROM steps s WHERE s.run_id = found.id AND s.status = 'running'
+    ARRAY(SELECT s.node_id FROM steps s WHERE s.run_id = found.id AND s.status = '{RUNNING}'
           AND s.lease_token IS NOT NULL ORDER BY s.seq) AS in_flight,
     (SELECT count(*) FROM told)
 FROM found

@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.errors import ValueRefused
@@ -87,6 +87,7 @@ def test_the_size_is_that_of_the_text_in_bytes() -> None:
 
 
 @given(_JSON)
+@settings(deadline=None)
 def test_any_value_is_either_refused_or_strict_json(value: object) -> None:
     try:
         made = dumps(value, "v", max_bytes=1_000_000)

@@ -104,7 +104,7 @@ def test_the_function_is_told_about_its_step(run: Run) -> None:
         ("{{ trigger.o }}", {"k": [1]}),
     ],
 )
-def test_a_payload_as_text_holds_json_with_bindings(run: Run, text: str, payload: object) -> None:
+def test_a_payload_as_text_holds_json_with_bindings(run: Run, text: str, payload: Any) -> None:
     scope = {"trigger": {"quoted": '"}', "n": 5, "o": {"k": [1]}}}
     assert run("function", {"functionName": "echo", "payloadJson": text}, scope) == Done(payload)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from app.domain.outcomes import Done, Failed, Interrupted
-from app.domain.stop import StopSignal
+from app.domain.stop import Reason, StopSignal
 from app.nodes import REGISTRY, wire
 
 HTTP = REGISTRY["http"]
@@ -24,6 +24,16 @@ Run = Callable[..., Any]
 def header(request: str, name: str) -> list[str]:
     lines = request.partition("\r\n\r\n")[0].split("\r\n")[1:]
     return [v.strip() for n, _, v in (line.partition(":") for line in lines) if n.lower() == name]
+
+
+def stop_after(stop: StopSignal, reason: Reason, wait: Callable[[], object]) -> None:
+    """Set the stop signal in another thread, once ``wait`` has returned."""
+
+    def work() -> None:
+        wait()
+        stop.set(reason)
+
+    threading.Thread(target=work).start()
 
 
 def test_a_get_answers_status_headers_and_parsed_body(run: Run, serve: Run, answer: Run) -> None:
@@ -73,6 +83,7 @@ def test_a_body_is_sent_as_json_or_as_it_is(
         (b"a\xff", "text/plain", "a�"),
         (b"\xe9", "text/plain; charset=latin-1", "é"),
         (b"x", "text/plain; charset=zlib_codec", "x"),
+        (b"a-tda", "text/plain; charset=punycode", "a-tda"),
         (b"7", "application/problem+json", 7),
         (b"", "application/json", ""),
     ],
@@ -229,7 +240,7 @@ def test_the_stop_signal_ends_a_request_that_waits(run: Run, serve: Run) -> None
     hang = threading.Event()
     server = serve(lambda _: hang.wait(10))
     stop = StopSignal()
-    threading.Thread(target=lambda: (server.seen.wait(5), stop.set("cancelled"))).start()
+    stop_after(stop, "cancelled", lambda: server.seen.wait(5))
     start = time.monotonic()
     outcome = run("http", {"url": server.url + "/a?b"}, stop=stop)
     hang.set()
@@ -242,7 +253,7 @@ def test_the_stop_signal_ends_a_request_that_waits(run: Run, serve: Run) -> None
 def test_the_stop_signal_ends_a_handshake(run: Run) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         stop = StopSignal()
-        threading.Thread(target=lambda: (silent.accept(), stop.set("cancelled"))).start()
+        stop_after(stop, "cancelled", silent.accept)
         outcome = run("http", {"url": f"https://127.0.0.1:{silent.getsockname()[1]}"}, stop=stop)
     assert isinstance(outcome, Interrupted)
     assert "before it was sent" in outcome.detail
@@ -331,7 +342,7 @@ def test_a_long_retry_after_does_not_outlast_the_deadline(
 
 def test_the_stop_signal_ends_a_pause_between_tries(run: Run, serve: Run, answer: Run) -> None:
     server, stop = serve(answer(503, Retry_After="20")), StopSignal()
-    threading.Thread(target=lambda: (server.seen.wait(5), stop.set("paused"))).start()
+    stop_after(stop, "paused", lambda: server.seen.wait(5))
     start = time.monotonic()
     assert isinstance(run("http", {"url": server.url, "retries": 1}, stop=stop), Interrupted)
     assert time.monotonic() - start < 2

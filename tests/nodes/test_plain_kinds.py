@@ -43,9 +43,7 @@ def test_a_note_does_nothing(run: Run) -> None:
         ("{{ trigger.input }}", SCOPE["trigger"]["input"]),
     ],
 )
-def test_an_output_is_built_from_bindings(
-    run: Run, kind: str, output: object, made: object
-) -> None:
+def test_an_output_is_built_from_bindings(run: Run, kind: str, output: object, made: Any) -> None:
     assert run(kind, {"output": output}, SCOPE) == Done(made)
 
 

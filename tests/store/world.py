@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import psycopg2.extras
-from sqlalchemy import text
 
 from app.db import Database, RawConnection
 from app.domain import lifecycle
@@ -21,6 +20,7 @@ from app.store.boundary import Boundary, Move, StepEnd, StepSleep, StepStart, Ve
 from app.store.leases import Claimed
 from tests.processes import wait_for
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Row = dict[str, Any]
 
@@ -180,7 +180,7 @@ class World:
 
     def held(self, executor: str = "executor-1", **columns: str) -> Claimed:
         """A new run, claimed."""
-        run_id = self.put(due_at="'2000-01-01Z'", **columns)
+        run_id = self.put(lifecycle.QUEUED, held=False, **columns | {"due_at": "'2000-01-01Z'"})
         claimed = self.claim(executor)
         assert claimed.id == run_id
         return claimed
@@ -193,9 +193,7 @@ class World:
 
     def expire(self, *run_ids: str) -> None:
         """End the leases (or the sleep) of runs."""
-        self.execute(
-            "UPDATE runs SET due_at = clock_timestamp() WHERE id = ANY(%s)", list(run_ids)
-        )
+        self.execute("UPDATE runs SET due_at = clock_timestamp() WHERE id = ANY(%s)", list(run_ids))
 
     # -- act
 
@@ -223,9 +221,9 @@ class World:
 
     # -- interleave
 
-    def begin(self, work: Callable[[], T]) -> Future[T]:
+    def begin(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Do ``work`` in a thread."""
-        return self._threads.submit(work)
+        return self._threads.submit(work, *args, **kwargs)
 
     def wait_for_waiters(self, count: int = 1) -> None:
         """Return once ``count`` sessions of this database wait for a lock."""

@@ -134,7 +134,7 @@ class Statuses(fields.List[str]):
     def _deserialize(
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> Any:
-        wanted = [one for text in value for one in str(text).split(",") if one]
+        wanted = [one for text in value for one in str(text).split(",")]
         return tuple(super()._deserialize(wanted, attr, data, **kwargs))
 
 

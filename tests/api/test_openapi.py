@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from app.db import Database
+from tests.api import states
+from tests.api.conftest import Caller
+
+
+@pytest.fixture
+def document(nobody: Caller) -> dict[str, Any]:
+    found: dict[str, Any] = nobody.get("/openapi.json").json or {}
+    return found
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+        if method != "parameters"
+    ]
+
+
+def test_the_document_is_openapi_3_1(document: dict[str, Any]) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+    assert document["security"] == [{"apiKey": []}]
+    for name, schema in document["components"]["schemas"].items():
+        whole = {**schema, "components": document["components"]}
+        jsonschema_rs.validator_for(whole)
+        assert re.fullmatch("[A-Z][A-Za-z]+", name)
+
+
+def test_every_route_is_documented(document: dict[str, Any], app: Any) -> None:
+    routes = {
+        (method.lower(), re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+        if rule.rule not in ("/", "/openapi.json") and not rule.rule.startswith("/docs")
+    }
+    assert routes == {(method, path) for method, path, _ in operations(document)}
+
+
+def test_every_operation_is_described(document: dict[str, Any]) -> None:
+    ids = set()
+    for method, path, operation in operations(document):
+        assert operation["summary"], path
+        ids.add(operation["operationId"])
+        codes = set(operation["responses"])
+        public = path in ("/healthz", "/readyz")
+        security = operation.get("security", document["security"])
+        assert security == ([] if public else [{"apiKey": []}])
+        if not public:
+            assert {"401", "403", "500", "503"} <= codes
+        if "{" in path:
+            assert "404" in codes
+        if "requestBody" in operation:
+            assert {"400", "413", "422"} <= codes
+        assert ("requestBody" in operation) == (method in ("post", "patch"))
+        for response in operation["responses"].values():
+            if "$ref" in response:
+                response = document["components"]["responses"][response["$ref"].split("/")[-1]]
+            assert response["description"]
+            assert "schema" in response["content"]["application/json"]
+            assert "X-Request-Id" in response["headers"]
+    assert len(ids) == len(operations(document))
+
+
+def test_the_cancel_headers_are_documented(document: dict[str, Any]) -> None:
+    path = "/v1/metronomes/{metronomeId}/runs/{runId}/cancel"
+    operation = document["paths"][path]["post"]
+    assert operation["operationId"] == "cancelRun"
+    assert not operation["requestBody"]["required"]
+    assert {"Cancel-Outcome", "Cancel-In-Flight"} <= set(operation["responses"]["200"]["headers"])
+
+
+@pytest.mark.parametrize("state", [*states.ACTIVE, *states.ENDED])
+def test_answers_are_what_the_document_says(
+    api: Caller, db: Database, document: dict[str, Any], state: str
+) -> None:
+    path = api.new_run(input={"a": 1}, timeoutMs=1000, maxAttempts=2)
+    states.bring(db, path, state)
+    for answer, schema in (
+        (api.get(path), "RunAnswer"),
+        (api.get(f"{path}?view=compact"), "RunAnswer"),
+        (api.get(path.rpartition("/")[0]), "RunList"),
+        (api.get(f"{path}/steps"), "StepList"),
+        (api.get(path.partition("/runs")[0]), "MetronomeAnswer"),
+        (api.get("metronomes"), "MetronomeList"),
+        (api.get("metronomes/met_1"), "Error"),
+        (api.post(f"{path}/cancel"), "RunAnswer"),
+    ):
+        whole = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
+        jsonschema_rs.validate(whole, answer.json)
+
+
+def test_dumps_have_the_fields_of_the_schemas(
+    api: Caller, db: Database, document: dict[str, Any]
+) -> None:
+    path = api.new_run()
+    states.bring(db, path, "running")
+    schemas = document["components"]["schemas"]
+    metronome = path.partition("/runs")[0]
+    for dumped, schema in (
+        (api.get(path).json["data"], "Run"),  # type: ignore[index]
+        (api.get(f"{path}/steps").json["data"][0], "Step"),  # type: ignore[index]
+        (api.get(metronome).json["data"], "Metronome"),  # type: ignore[index]
+    ):
+        assert dumped.keys() == schemas[schema]["properties"].keys()
+
+
+def test_the_examples_are_accepted(api: Caller, document: dict[str, Any]) -> None:
+    created = document["paths"]["/v1/metronomes"]["post"]["requestBody"]["content"]
+    metronome = api.post("metronomes", created["application/json"]["example"])
+    assert metronome.status_code == 201
+    path = f"metronomes/{metronome.json['data']['id']}/runs"  # type: ignore[index]
+    run = document["paths"]["/v1/metronomes/{metronomeId}/runs"]["post"]["requestBody"]["content"]
+    assert api.post(path, run["application/json"]["example"]).status_code == 201
+
+
+def test_the_docs_need_nothing_from_elsewhere(nobody: Caller) -> None:
+    assert nobody.get("/docs").status_code == 302
+    page = nobody.get("/docs/").get_data(as_text=True)
+    linked = re.findall(r"""(?:src|href)=["']([^"']+)["']""", page)
+    assert linked
+    for link in linked:
+        assert link.startswith("/docs/")
+        assert nobody.get(link).status_code == 200
+    assert '"url": "/openapi.json"' in page
+    home = nobody.get("/").json or {}
+    assert nobody.get(home["docs"]).status_code == nobody.get(home["openapi"]).status_code == 200

@@ -1,0 +1,41 @@
+"""The benchmarks work: each is run once, with tiny numbers and no eye on the time it takes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.processes import ROOT
+
+
+def _quick(name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if key != "DATABASE_URL"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "figures"),
+    [
+        ("steps", ["steps/s, 8 threads", "start of a run, p50", "idle executor, memory"]),
+        ("cancel", ["cancels a second", "http node ends", "big table to small"]),
+    ],
+)
+def test_a_benchmark_prints_its_figures(name: str, figures: list[str]) -> None:
+    told = _quick(name).partition("Figures")[2]
+    assert all(figure in told for figure in figures), told
+
+
+@pytest.mark.parametrize("name", ["stress", "crash"])
+def test_every_promise_is_kept_under_a_little_stress(name: str) -> None:
+    assert "Every promise was kept." in _quick(name)

@@ -1,0 +1,87 @@
+"""The published SDK, unchanged, against a live API, without an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from computer_agents import ComputerAgentsClient
+
+from tests.processes import Live
+
+DEFINITION = {
+    "nodes": [{"id": "start", "kind": "trigger"}, {"id": "finish", "kind": "end"}],
+    "edges": [{"id": "e1", "source": "start", "target": "finish"}],
+}
+
+
+@pytest.fixture
+def sdk(live: Live) -> Iterator[Any]:
+    """The SDK's metronomes resource."""
+    client = ComputerAgentsClient(api_key=live.api_key, base_url=live.base_url)
+    yield client.metronomes
+    client.close()
+
+
+def test_workflows(sdk: Any) -> None:
+    made = sdk.create(name="n", definition=DEFINITION, description="d", trigger_summary="t")
+    assert made["definition"] == DEFINITION
+    assert sdk.get(made["id"]) == made
+    assert sdk.list() == [made]
+    assert sdk.list(limit=1, offset=1, status="draft", include_archived=True) == []
+    assert sdk.update(made["id"], name="m", trigger_summary="u")["triggerSummary"] == "u"
+    assert sdk.upsert(name="o", metronome_id=made["id"], status="active")["status"] == "active"
+    other = sdk.upsert(name="p")
+    assert [one["name"] for one in sdk.list()] == ["p", "o"]
+    assert sdk.delete(other["id"]) is True
+    assert [one["name"] for one in sdk.list(include_archived=False)] == ["o"]
+
+
+def test_runs(sdk: Any) -> None:
+    metronome = sdk.create(name="n", definition=DEFINITION)["id"]
+    run = sdk.run(
+        metronome,
+        input={"a": 1},
+        idempotency_key="k",
+        max_attempts=2,
+        timeout_ms=1_000,
+        attached_project_id="p",
+        queue_when_capacity_unavailable=True,
+        pinned_agent_versions={"a": "v1"},
+    )
+    assert (run["status"], run["input"]) == ("queued", {"a": 1})
+    assert sdk.run(metronome, inputs={}, idempotency_key="k") == run
+    second = sdk.run(metronome)
+    assert sdk.get_run(metronome, run["id"]) == run
+    assert "input" not in sdk.get_run(metronome, run["id"], view="compact")
+    assert sdk.list_runs(metronome) == [second, run]
+    assert sdk.list_runs(metronome, limit=1, offset=1) == [run]
+    assert sdk.list_runs(metronome, limit=0) == []
+    assert sdk.list_runs(metronome, status="queued", search="k", project_id="p") == [run]
+    changed = sdk.update_run(metronome, second["id"], attached_ticket_id="t")
+    assert changed["attachedTicketId"] == "t"
+    assert sdk.list_runs(metronome, ticket_id="t") == [changed]
+    assert sdk.list_run_steps(metronome, run["id"]) == []
+    cancelled = sdk.cancel_run(metronome, run["id"])
+    assert cancelled["status"] == "cancelled"
+    assert sdk.cancel_run(metronome, run["id"]) == cancelled
+    assert sdk.delete_run(metronome, run["id"]) is True
+    assert sdk.list_runs(metronome) == [changed]
+
+
+def test_errors_say_what_is_wrong(sdk: Any) -> None:
+    from computer_agents import ApiClientError
+
+    with pytest.raises(ApiClientError, match="metronome or run not found") as unknown:
+        sdk.cancel_run("met_1", "run_1")
+    assert (unknown.value.status, unknown.value.code) == (404, "run_not_found")
+    with pytest.raises(ApiClientError, match="nodes") as invalid:
+        sdk.create(name="n", definition={"nodes": {}, "edges": []})
+    assert invalid.value.status == 422
+    assert "definition.nodes" in (invalid.value.details or {})
+    metronome = sdk.create(name="n", definition=DEFINITION)["id"]
+    run = sdk.run(metronome)["id"]
+    with pytest.raises(ApiClientError, match="cancel it") as active:
+        sdk.delete_run(metronome, run)
+    assert (active.value.status, active.value.code) == (409, "run_active")

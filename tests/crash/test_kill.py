@@ -1,0 +1,155 @@
+"""Executors that are killed, stopped, frozen; and what another one makes of their runs."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from app.services import runs
+from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
+from benchmarks import checks
+from tests.crash.conftest import LEASE, Crew
+
+Wait = Callable[..., Any]
+
+
+def _nothing_is_wrong(crew: Crew) -> None:
+    found = checks.traces(crew.bench) + checks.side_effects(crew.bench, crew.marks)
+    assert [one for one in found if one.count] == []
+
+
+def _completed(crew: Crew, run_id: str) -> list[str]:
+    return [step["node_id"] for step in crew.trace(run_id) if step["status"] == "completed"]
+
+
+def test_killed_executors_lose_no_run_and_run_no_finished_node_twice(
+    crew: Crew, wait_for: Wait
+) -> None:
+    nodes = [crew.function("deaf", seconds=0.1) for _ in range(12)]
+    plan = crew.plan(*nodes)
+    executors = [crew.bench.start_executor(METRONOME_EXECUTOR_THREADS="4") for _ in range(2)]
+    queued = [crew.queue(plan) for _ in range(6)]
+    holds = "SELECT 1 FROM runs WHERE locked_by LIKE %s AND status = 'running'"
+    for number in range(2):
+        victim = executors[number]
+        wait_for(lambda name=f"%:{victim.pid}:%": crew.bench.sql(holds, name))
+        victim.kill9()
+        executors.append(crew.bench.start_executor(METRONOME_EXECUTOR_THREADS="4"))
+
+    crew.bench.wait_until_idle(40)
+
+    for run_id in queued:
+        assert crew.run(run_id)["status"] == "completed"
+        assert len(_completed(crew, run_id)) == len(nodes) + 2
+    assert {mark.node for mark in checks.marks(crew.marks)} == {f"n{n}" for n in range(1, 13)}
+    _nothing_is_wrong(crew)
+
+
+def test_a_run_is_taken_over_soon_after_its_lease_has_ended(crew: Crew, wait_for: Wait) -> None:
+    run_id = None
+    first = crew.bench.start_executor()
+    run_id = crew.queue(crew.plan(crew.function("touch_file"), crew.function("deaf", seconds=1)))
+    wait_for(lambda: crew.in_flight(run_id, "n2"))
+    crew.bench.start_executor()
+    first.kill9()
+    (killed,) = crew.bench.sql("SELECT clock_timestamp()")[0]
+
+    wait_for(lambda: crew.ended(run_id), LEASE + 8)
+
+    lost, again = (step for step in crew.trace(run_id) if step["node_id"] == "n2")
+    assert (lost["status"], lost["error"], lost["attempt"]) == ("failed", EXECUTOR_LOST, 1)
+    assert (again["status"], again["attempt"]) == ("completed", 2)
+    gap = datetime.fromisoformat(again["started_at"]) - killed
+    assert gap.total_seconds() <= LEASE + 2
+    assert [mark.node for mark in checks.marks(crew.marks)] == ["n1", "n2", "n2"]
+    _nothing_is_wrong(crew)
+
+
+def test_a_run_cancelled_while_its_executor_was_dead_is_closed_and_never_resumed(
+    crew: Crew, wait_for: Wait
+) -> None:
+    executor = crew.bench.start_executor()
+    plan = crew.plan(crew.function("deaf", seconds=30), crew.function("touch_file"))
+    run_id = crew.queue(plan)
+    wait_for(lambda: crew.in_flight(run_id, "n1"))
+    executor.kill9()
+
+    done = runs.cancel(crew.bench.db, crew.bench.actor, plan.metronome_id, run_id)
+
+    assert (done.run.status, done.in_flight) == ("cancelled", ("n1",))
+    cancelled = crew.run(run_id)
+    crew.bench.start_executor()
+    wait_for(lambda: crew.ended(run_id, "cancelled"), LEASE + 8)
+    run = crew.run(run_id)
+    assert (run["completed_at"], run["updated_at"]) == (
+        cancelled["completed_at"],
+        cancelled["updated_at"],
+    )
+    (step,) = (step for step in crew.trace(run_id) if step["node_id"] == "n1")
+    assert (step["status"], step["error"]) == ("failed", EXECUTOR_LOST)
+    assert [step["node_id"] for step in crew.trace(run_id) if step["started_at"]] == ["t", "n1"]
+    _nothing_is_wrong(crew)
+
+
+def test_sigterm_lets_the_node_end_and_hands_the_run_over(crew: Crew, wait_for: Wait) -> None:
+    nodes = [crew.function("deaf", seconds=0.3) for _ in range(6)]
+    run_id = crew.queue(crew.plan(*nodes))
+    executor = crew.bench.start_executor()
+    wait_for(lambda: crew.in_flight(run_id, "n2"))
+
+    assert executor.terminate(10) == 0
+
+    run = crew.run(run_id)
+    assert (run["status"], run["lease_token"]) == ("running", None)
+    assert {step["status"] for step in crew.trace(run_id)} == {"completed"}
+    assert len(crew.trace(run_id)) < len(nodes)
+    crew.bench.start_executor()
+    wait_for(lambda: crew.ended(run_id), 10)
+    assert {(step["status"], step["attempt"]) for step in crew.trace(run_id)} == {("completed", 1)}
+    assert crew.run(run_id)["attempt_count"] == 1
+    _nothing_is_wrong(crew)
+
+
+def test_sigterm_leaves_a_node_behind_that_does_not_end_within_the_grace(
+    crew: Crew, wait_for: Wait
+) -> None:
+    run_id = crew.queue(crew.plan(crew.function("deaf", seconds=4)))
+    executor = crew.bench.start_executor(METRONOME_GRACE_SECONDS="0.3")
+    wait_for(lambda: crew.in_flight(run_id, "n1"))
+
+    assert executor.terminate(10) == 0
+
+    assert crew.run(run_id)["lease_token"] is None
+    assert crew.trace(run_id)[-1]["error"] == EXECUTOR_STOPPED
+    crew.bench.start_executor()
+    wait_for(lambda: crew.ended(run_id), 15)
+    assert [step["status"] for step in crew.trace(run_id)] == [
+        "completed",
+        "failed",
+        "completed",
+        "completed",
+    ]
+    _nothing_is_wrong(crew)
+
+
+def test_an_executor_that_was_frozen_beyond_its_lease_changes_nothing_afterwards(
+    crew: Crew, wait_for: Wait
+) -> None:
+    run_id = crew.queue(crew.plan(*(crew.function("deaf", seconds=0.2) for _ in range(8))))
+    zombie = crew.bench.start_executor()
+    wait_for(lambda: crew.in_flight(run_id, "n3"))
+    zombie.signal(signal.SIGSTOP)
+    heir = crew.bench.start_executor()
+    wait_for(lambda: crew.ended(run_id), LEASE + 15)
+    crew.bench.stop(heir)
+    before = crew.run(run_id), crew.trace(run_id), checks.marks(crew.marks)
+
+    zombie.signal(signal.SIGCONT)
+
+    wait_for(lambda: "the lease was lost" in zombie.logs(), 10)
+    other = crew.queue(crew.plan())
+    wait_for(lambda: crew.ended(other))
+    assert (crew.run(run_id), crew.trace(run_id), checks.marks(crew.marks)) == before
+    _nothing_is_wrong(crew)

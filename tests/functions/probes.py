@@ -1,0 +1,53 @@
+"""Functions for function nodes that leave their mark, take their time, or fail as told.
+
+Put this directory on an executor's PYTHONPATH: the ``probes-1.0.dist-info`` in it registers them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+
+def touch_file(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Append a line to the file ``path``: time in ns, step id, node id, attempt."""
+    _mark(payload["path"], context)
+    return {}
+
+
+def slow(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Wait ``seconds``, but give up at once where the run is stopped; marks ``path`` first."""
+    if "path" in payload:
+        _mark(payload["path"], context)
+    context.wait(payload["seconds"])
+    context.raise_if_stopped()
+    return {}
+
+
+def deaf(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Wait ``seconds``, whatever becomes of the run; marks ``path`` first."""
+    if "path" in payload:
+        _mark(payload["path"], context)
+    time.sleep(payload["seconds"])
+    return {"slept": payload["seconds"]}
+
+
+def fail_until(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Fail in every attempt before the one numbered ``attempt``."""
+    if context.attempt < payload["attempt"]:
+        raise RuntimeError(f"attempt {context.attempt} is to fail")
+    return {"attempt": context.attempt}
+
+
+def _mark(path: str, context: Any) -> None:
+    line = f"{time.time_ns()} {context.step_id} {context.node_id} {context.attempt}\n"
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, line.encode())  # one write: the lines of several processes don't mix
+    finally:
+        os.close(file)
+
+
+for _function in (touch_file, slow, deaf, fail_until):
+    _function.metronome_replay_safe = True  # type: ignore[attr-defined]
