@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def wait_for(
-    condition: Callable[[], T], timeout: float = 10, message: str | Callable[[], str] = ""
+    condition: Callable[[], T | None], timeout: float = 10, message: str | Callable[[], str] = ""
 ) -> T:
     """The first true value of ``condition``, asked again and again for ``timeout`` seconds.
 

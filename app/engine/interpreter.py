@@ -62,6 +62,8 @@ class Interpreter:
             self._give_up(hold, f"internal error: {type(error).__name__}")
 
     def _drive(self, walk: Walk, hold: Hold) -> None:
+        if walk.failure is not None:  # the run was paused between that and its own failure
+            return self._end_attempt(walk, hold, *walk.failure)
         while True:
             if self.draining():
                 return self._release(walk, hold)
@@ -74,8 +76,7 @@ class Interpreter:
                 left = (wake_at - self.clock.now()).total_seconds()
                 if left > HOLD_SECONDS or hold.stop.is_set():
                     return self._finish(walk, hold, Move(lifecycle.SLEEP.name, wake_at=wake_at))
-                hold.look.wait(max(0.0, left))
-                if hold.look.is_set() and not self._still_ours(walk, hold):
+                if not self._nap(walk, hold, left):
                     return
             else:
                 return self._complete(walk, hold)
@@ -173,14 +174,8 @@ class Interpreter:
             wait = backoff(attempts, base=retry.get("backoffSeconds") or BASE_SECONDS)
             walk.failed(node, seq, error, text, self.clock.now() + timedelta(seconds=wait))
             return True
-        walk.failed(node, seq, error, text, None)
-        run_error = f"node {node.id} failed: {error}"
-        attempt = hold.claimed.attempt_count
-        if outcome.retryable and attempt < hold.claimed.max_attempts:
-            move = Move(lifecycle.BACKOFF.name, error=run_error, wait=backoff(attempt))
-            self._finish(walk, hold, move)
-        else:
-            self._fail(walk, hold, run_error)
+        walk.failed_for_good(node, seq, outcome, error, text)
+        self._end_attempt(walk, hold, f"node {node.id} failed: {error}", outcome.retryable)
         return False
 
     def _interrupted(
@@ -216,6 +211,15 @@ class Interpreter:
         except ValueRefused as error:
             return self._fail(walk, hold, error.message)
         return self._finish(walk, hold, Move(lifecycle.COMPLETE.name, output=text))
+
+    def _end_attempt(self, walk: Walk, hold: Hold, error: str, retryable: bool) -> None:
+        """An attempt has failed: back off before the next one, or fail the run."""
+        attempt = hold.claimed.attempt_count
+        if retryable and attempt < hold.claimed.max_attempts:
+            move = Move(lifecycle.BACKOFF.name, error=error, wait=backoff(attempt))
+            self._finish(walk, hold, move)
+        else:
+            self._fail(walk, hold, error)
 
     def _fail(self, walk: Walk, hold: Hold, error: str) -> None:
         walk.close_sleepers("the run failed while this node slept")
@@ -265,6 +269,17 @@ class Interpreter:
                 connection, run_id, token, nexts=nexts, error="interrupted: the run was cancelled"
             )
         )
+
+    def _nap(self, walk: Walk, hold: Hold, seconds: float) -> bool:
+        """Wait for a short sleep to end, or for news of the run; False where it was let go."""
+        if walk.pending.ends:  # what has ended is in the trace before anybody waits
+            verdict = self._write(walk, hold)
+            if verdict.answer != "go":
+                self._stop(walk, hold, verdict)
+                return False
+            return True
+        hold.look.wait(max(0.0, seconds))
+        return not hold.look.is_set() or self._still_ours(walk, hold)
 
     def _still_ours(self, walk: Walk, hold: Hold) -> bool:
         """Ask the database in the middle of a short sleep; False where the run was let go."""

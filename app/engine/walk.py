@@ -15,6 +15,7 @@ import orjson
 
 from app.domain.graph import Graph, Node
 from app.domain.lifecycle import CANCELLED, COMPLETED, FAILED, RUNNING, SKIPPED
+from app.domain.outcomes import Failed
 from app.domain.progress import Progress
 from app.ids import step_id
 from app.store.boundary import StepEnd, StepSleep, StepStart
@@ -55,7 +56,8 @@ class Walk:
         self._next_seq = 1
         self._attempts: dict[str, int] = {}
         self._replays: dict[str, str] = {}
-        self._interrupted: str | None = None  # the node that gave up: it was not next, it was on
+        self._gave_up: str | None = None  # the node that was on when the run stopped, and not next
+        self.failure: tuple[str, bool] | None = None  # what ends this attempt; may it be repeated?
         self._recorded: set[str] = set()  # nodes whose skipping is in the trace
         self._scope = self._new_scope()
         for step in trail:
@@ -98,7 +100,7 @@ class Walk:
             for place, node_id in enumerate(
                 node
                 for node in self.progress.ready()
-                if node not in self.sleepers and node != self._interrupted
+                if node not in self.sleepers and node != self._gave_up
             )
         ]
 
@@ -157,21 +159,29 @@ class Walk:
         self.pending.ends.append(StepEnd(seq, COMPLETED, output=text, metadata=metadata))
         self._settle(node.id, output, branch)
 
-    def failed(
-        self, node: Node, seq: int, error: str, output: str | None, retry_at: datetime | None
-    ) -> None:
-        """A node has failed; with ``retry_at`` it is to be tried again then."""
-        metadata = None
-        if retry_at is not None:
-            self.not_before[node.id] = retry_at
-            metadata = _json({"retryAt": retry_at})
+    def failed(self, node: Node, seq: int, error: str, output: str | None, at: datetime) -> None:
+        """A node has failed, and is to be tried again ``at`` a time, in the same attempt."""
+        self.not_before[node.id] = at
+        metadata = _json({"retryAt": at})
         self.pending.ends.append(StepEnd(seq, FAILED, output, error, metadata))
+
+    def failed_for_good(
+        self, node: Node, seq: int, outcome: Failed, error: str, output: str | None
+    ) -> None:
+        """A node has failed, and this attempt of the run with it.
+
+        The trace says so, for the case that the run is paused before it can fail.
+        """
+        self._gave_up = node.id
+        self.failure = (f"node {node.id} failed: {error}", outcome.retryable)
+        metadata = {"runAttempt": self.claimed.attempt_count, "retryable": outcome.retryable}
+        self.pending.ends.append(StepEnd(seq, FAILED, output, error, _json(metadata)))
 
     def interrupted(
         self, node: Node, seq: int, status: str, error: str, output: str | None
     ) -> None:
         """A node in flight gave up because its run stopped."""
-        self._interrupted = node.id
+        self._gave_up = node.id
         self.pending.ends.append(StepEnd(seq, status, output, error))
 
     def asleep(self, node: Node, sleeper: Sleeper) -> None:
@@ -251,6 +261,8 @@ class Walk:
             self._replays[step.node_id] = metadata.get("replayOf", own)
         elif "retryAt" in metadata:
             self.not_before[step.node_id] = datetime.fromisoformat(metadata["retryAt"])
+        elif metadata.get("runAttempt") == self.claimed.attempt_count:
+            self.failure = (f"node {step.node_id} failed: {step.error}", metadata["retryable"])
 
     def _settle(self, node_id: str, output: dict[str, Any], branch: str | None) -> None:
         node = self.graph.nodes[node_id]

@@ -72,7 +72,7 @@ class NodeKind:
     interruptible: ClassVar[bool] = False
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
-        """What is wrong in ``config`` (and with the leaving edges' handles), so that it can't be saved.
+        """What keeps ``config``, or the handles of the leaving edges, from being saved.
 
         ``handles`` has ``""`` where an edge leaves without a sourceHandle.
         """

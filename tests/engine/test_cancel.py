@@ -87,7 +87,7 @@ def test_a_short_sleep_is_interrupted(lab: Lab) -> None:
 def test_a_long_sleep_holds_no_thread_and_ends_in_the_request(lab: Lab) -> None:
     lab.start(threads=1)
     run = lab.queue(node("trigger"), node("delay", seconds=3600), node("end"))
-    asleep = wait_for(lambda: (now := lab.get(run)).next_attempt_at and now)
+    asleep = wait_for(lambda: now if (now := lab.get(run)).next_attempt_at else None)
     assert (asleep.status, asleep.locked_by) == ("running", None)
     other = lab.queue(node("trigger"), node("end"))
     lab.until(other, "completed")

@@ -40,7 +40,6 @@ def doomed(lab: Lab) -> Doomed:
     return kind
 
 
-@pytest.mark.xfail(strict=True, reason="a resume tries a node again that has failed for good")
 def test_a_node_that_failed_while_its_run_was_paused_is_not_tried_again(
     lab: Lab, doomed: Doomed
 ) -> None:
@@ -57,7 +56,6 @@ def test_a_node_that_failed_while_its_run_was_paused_is_not_tried_again(
     assert lab.statuses(run) == [("doomed", FAILED)]
 
 
-@pytest.mark.xfail(strict=True, reason="the failed node is noted as one that was next")
 def test_a_node_that_failed_while_its_run_was_cancelled_was_not_next(
     lab: Lab, doomed: Doomed
 ) -> None:

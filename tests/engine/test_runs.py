@@ -89,6 +89,24 @@ def test_waiting_branches_wait_side_by_side(lab: Lab) -> None:
     assert all(s.output and 400 <= s.output["waitedMs"] < 1900 for s in naps)
 
 
+def test_what_has_ended_is_in_the_trace_before_the_run_waits(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        node("delay", "nap", seconds=0.8),
+        node("note", "quick"),
+        node("end"),
+        edges="trigger>nap trigger>quick nap>end quick>end",
+    )
+    wait_for(lambda: ("quick", "completed") in lab.statuses(run))
+    assert ("nap", "running") in lab.statuses(run)
+    lab.until(run, "completed")
+    quick = next(step for step in lab.trace(run) if step.node_id == "quick")
+    assert quick.started_at
+    assert quick.completed_at
+    assert quick.completed_at - quick.started_at < timedelta(seconds=0.5)
+
+
 def test_a_long_sleep_is_woken_when_it_is_due(lab: Lab) -> None:
     lab.start(poll=30.0)
     run = lab.queue(node("trigger"), node("delay", seconds=1.3), node("end"))
@@ -106,9 +124,12 @@ def test_a_failed_attempt_is_tried_again_at_the_node_that_failed(lab: Lab) -> No
     run = lab.queue(
         node("trigger"), node("note"), node("flaky", failures=1), node("end"), max_attempts=3
     )
-    backing_off = wait_for(
-        lambda: (now := lab.get(run)).status == "queued" and now.next_attempt_at and now
-    )
+
+    def waiting() -> Run | None:
+        now = lab.get(run)
+        return now if now.status == "queued" and now.next_attempt_at else None
+
+    backing_off = wait_for(waiting)
     assert backing_off.error == "node flaky failed: not yet"
     assert backing_off.attempt_count == 1
     ended = lab.until(run, "completed")

@@ -64,6 +64,17 @@ def faults() -> Callable[..., list[str]]:
     return call
 
 
+@pytest.fixture
+def lacks() -> Callable[..., list[str]]:
+    """The fields that a config lacks before its node can run; it can be saved all the same."""
+
+    def call(kind: str, config: dict[str, Any]) -> list[str]:
+        assert list(REGISTRY[kind].check(config, frozenset())) == []
+        return [problem.field for problem in REGISTRY[kind].missing(config)]
+
+    return call
+
+
 class Server:
     """Answers each connection with the next of ``answers`` (bytes, or a function), once."""
 

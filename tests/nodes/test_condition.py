@@ -121,13 +121,11 @@ def test_an_operator_holds_as_it_says(
 @pytest.mark.parametrize(
     ("conditions", "field"),
     [
-        (None, "config.conditions"),
-        ([], "config.conditions"),
+        (5, "config.conditions"),
         ([1], "config.conditions.0"),
         ([{"expression": "1"}], "config.conditions.0.id"),
         ([{"id": "else", "expression": "1"}], "config.conditions.0.id"),
         ([{"id": "a", "expression": "1"}] * 2, "config.conditions.1.id"),
-        ([{"id": "a"}], "config.conditions.0"),
         (
             [{"id": "a", "expression": "1", "field": "b", "operator": "exists"}],
             "config.conditions.0",
@@ -145,3 +143,19 @@ def test_an_operator_holds_as_it_says(
 )
 def test_a_bad_condition_is_named(faults: Run, conditions: Any, field: str) -> None:
     assert faults("condition", {"conditions": conditions}) == [field]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "fields"),
+    [
+        (None, ["config.conditions"]),
+        ([], ["config.conditions"]),
+        ([{"id": "a"}], ["config.conditions.0"]),
+        ([{"id": "a", "expression": ""}], ["config.conditions.0"]),
+        ([{"id": "a", "expression": "1"}, {"id": "b"}], ["config.conditions.1"]),
+        ([{"id": "a", "expression": "1"}], []),
+        ([{"id": "a", "field": "b", "operator": "exists"}], []),
+    ],
+)
+def test_a_draft_may_lack_conditions(lacks: Run, conditions: Any, fields: list[str]) -> None:
+    assert lacks("condition", {"conditions": conditions}) == fields

@@ -163,7 +163,6 @@ def test_only_a_function_that_says_so_is_replay_safe() -> None:
 @pytest.mark.parametrize(
     ("config", "field"),
     [
-        ({}, "config.functionName"),
         ({"functionName": 5}, "config.functionName"),
         ({"functionName": "f", "payload": {"a": "{{"}}, "config.payload.a"),
         ({"functionName": "f", "payloadJson": {}}, "config.payloadJson"),
@@ -175,3 +174,10 @@ def test_only_a_function_that_says_so_is_replay_safe() -> None:
 )
 def test_a_bad_config_is_named(faults: Run, config: dict[str, Any], field: str | None) -> None:
     assert faults("function", config) == ([field] if field else [])
+
+
+@pytest.mark.parametrize("config", [{}, {"functionName": None}, {"functionName": ""}])
+def test_a_draft_may_lack_the_name(lacks: Run, config: dict[str, Any]) -> None:
+    assert lacks("function", config) == ["config.functionName"]
+    for name in ("functionName", "functionId"):
+        assert lacks("function", {**config, name: "f"}) == []

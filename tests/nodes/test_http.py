@@ -469,7 +469,7 @@ def test_a_request_is_replay_safe_by_its_method_or_its_word(
 @pytest.mark.parametrize(
     ("config", "field"),
     [
-        ({"url": None}, "config.url"),
+        ({"url": 5}, "config.url"),
         ({"url": "ftp://x"}, "config.url"),
         ({"url": "http://u:p@x"}, "config.url"),
         ({"url": "http://x\n"}, None),
@@ -490,3 +490,9 @@ def test_a_request_is_replay_safe_by_its_method_or_its_word(
 )
 def test_a_bad_config_is_named(faults: Run, config: dict[str, Any], field: str | None) -> None:
     assert faults("http", {"url": "https://x.example", **config}) == ([field] if field else [])
+
+
+@pytest.mark.parametrize("config", [{}, {"url": None}, {"url": ""}])
+def test_a_draft_may_lack_the_url(lacks: Run, config: dict[str, Any]) -> None:
+    assert lacks("http", config) == ["config.url"]
+    assert lacks("http", {"url": "{{ trigger.url }}"}) == []

@@ -56,9 +56,14 @@ def test_a_missing_name_fails_for_good(run: Run, faults: Run, kind: str) -> None
     assert faults(kind, {"output": {"a": ["{{ ( }}"]}}) == ["config.output.a.0"]
 
 
-def test_a_transform_needs_an_output(faults: Run) -> None:
-    assert faults("transform", {}) == ["config.output"]
-    assert faults("transform", {"output": None}) == []
+def test_a_draft_may_lack_the_output_of_a_transform(lacks: Run) -> None:
+    assert lacks("transform", {}) == ["config.output"]
+    assert lacks("transform", {"output": None}) == []
+
+
+@pytest.mark.parametrize("kind", ["trigger", "note", "end"])
+def test_a_kind_without_required_config_lacks_nothing(lacks: Run, kind: str) -> None:
+    assert lacks(kind, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -93,16 +98,15 @@ def test_nothing_leaves_an_end(faults: Run) -> None:
     ],
 )
 def test_a_delay_sleeps_until_its_time(
-    run: Run, faults: Run, config: dict[str, Any], until: datetime
+    run: Run, lacks: Run, config: dict[str, Any], until: datetime
 ) -> None:
-    assert faults("delay", config) == []
+    assert lacks("delay", config) == []
     assert run("delay", config, SCOPE) == SleepUntil(until)
 
 
 @pytest.mark.parametrize(
     ("config", "field"),
     [
-        ({}, "config"),
         ({"seconds": 1, "until": "2030-01-01"}, "config"),
         ({"seconds": -1}, "config.seconds"),
         ({"seconds": True}, "config.seconds"),
@@ -117,12 +121,18 @@ def test_a_delay_sleeps_until_its_time(
         ({"until": "0001-01-01T00:00+23:59"}, "config.until"),
     ],
 )
-def test_a_delay_without_a_time_is_refused(
+def test_a_delay_with_a_bad_time_is_refused(
     run: Run, faults: Run, config: dict[str, Any], field: str
 ) -> None:
     assert faults("delay", config) == [field]
     if len(config) == 1 and "{{" not in str(config):
         assert isinstance(run("delay", config, SCOPE), Failed)
+
+
+@pytest.mark.parametrize("config", [{}, {"seconds": None, "until": ""}])
+def test_a_draft_may_lack_the_time_of_a_delay(run: Run, lacks: Run, config: dict[str, Any]) -> None:
+    assert lacks("delay", config) == ["config.seconds"]
+    assert isinstance(run("delay", config, SCOPE), Failed)
 
 
 def test_a_time_beyond_ten_years_fails(run: Run) -> None:
