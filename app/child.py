@@ -16,7 +16,8 @@ import sys
 from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
+_PR_SET_SECUREBITS = 28
+_SECBIT_NO_SETUID_FIXUP = 4
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -54,7 +55,9 @@ def _call(name: str, *arguments: object) -> None:
 
 def _become(uid: int, gid: int, *, any_path: bool) -> None:
     if any_path:
-        _call("prctl", _PR_SET_KEEPCAPS, 1, 0, 0, 0)
+        # Capabilities then outlast the change of user, and access(2), by which PostgreSQL's programs
+        # look for each other, regards them: without this bit it looks as the bare user would.
+        _call("prctl", _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)

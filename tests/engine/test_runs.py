@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import text
 
 from app.db import Database
+from app.domain.models import Run
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
 from tests.engine.conftest import Lab, node
 from tests.processes import wait_for
