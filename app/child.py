@@ -55,8 +55,8 @@ def _call(name: str, *arguments: object) -> None:
 
 def _become(uid: int, gid: int, *, any_path: bool) -> None:
     if any_path:
-        # Capabilities then outlast the change of user, and access(2), by which PostgreSQL's programs
-        # look for each other, regards them: without this bit it looks as the bare user would.
+        # Capabilities then outlast the change of user, and access(2) regards them, by which
+        # PostgreSQL's programs look for each other: without it, that looks as the bare user would.
         _call("prctl", _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setresgid(gid, gid, gid)
