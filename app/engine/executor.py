@@ -144,6 +144,8 @@ class Executor:
                 self._interpreter.drive(hold)
             except GaveUp:
                 log.warning("run left to its lease", extra={"runId": hold.claimed.id})
+            except Exception:  # whatever it was, this thread is needed for the next run
+                log.exception("run left to its lease", extra={"runId": hold.claimed.id})
             finally:
                 self._holds.remove(hold)
                 self._wake.set()
