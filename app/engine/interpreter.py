@@ -171,7 +171,8 @@ class Interpreter:
         log.info("node failed", extra={**_of(hold, node), "error": error})
         attempts, retry = walk.attempt(node.id), node.config.get("retry") or {}
         if outcome.retryable and attempts < (retry.get("maxAttempts") or 1):
-            wait = backoff(attempts, base=retry.get("backoffSeconds") or BASE_SECONDS)
+            base = retry.get("backoffSeconds")
+            wait = backoff(attempts, base=BASE_SECONDS if base is None else base)
             walk.failed(node, seq, error, text, self.clock.now() + timedelta(seconds=wait))
             return True
         walk.failed_for_good(node, seq, outcome, error, text)
