@@ -153,7 +153,7 @@ class Interpreter:
         except ValueRefused as error:
             outcome, text = Failed(error.message, retryable=False), None
         if isinstance(outcome, Done):
-            walk.done(node, seq, outcome.output, text or "{}", outcome.branch)
+            walk.done(node, seq, text or "{}", outcome.branch)
         elif isinstance(outcome, SleepUntil):
             walk.asleep(
                 node, Sleeper(seq, context.started_at, outcome.until, outcome.output, stored=False)
@@ -199,9 +199,8 @@ class Interpreter:
             sleeper = walk.sleepers[node_id]
             waited = max(0, round((now - sleeper.started_at).total_seconds() * 1000))
             output = {**sleeper.output, "waitedMs": waited}
-            walk.woken(
-                node_id, output, dumps(output, "output", max_bytes=self.limits.output_max_bytes)
-            )
+            limit = self.limits.output_max_bytes
+            walk.woken(node_id, dumps(output, "output", max_bytes=limit))
 
     # -- the ways in which a claim ends
 

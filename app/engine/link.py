@@ -11,7 +11,9 @@ from app.db import Database, RawConnection
 
 T = TypeVar("T")
 
-TOO_MUCH = "54"  # SQLSTATE class of "program limit exceeded": a value that will never be accepted
+# Classes of SQLSTATE, for the two that psycopg2 sorts otherwise than we need it.
+TOO_MUCH = "54"  # program limit exceeded: a value that will never be accepted
+BAD_STATE = "25"  # invalid transaction state: read-only, during a failover for one
 
 
 class Disconnected(Exception):
@@ -32,15 +34,16 @@ class Link:
     def run(self, work: Callable[[RawConnection], T]) -> T:
         """Call ``work`` with the connection.
 
-        Raises Disconnected where the database can't be reached or the connection broke. Other
+        Raises Disconnected where the database can't be reached, can't be written to at the moment,
+        or the connection broke: it is no fault of what was sent, which may be tried again. Other
         database errors pass through: the connection is in autocommit and stays usable.
         """
         try:
             if self._connection is None:
                 self._connection = self._open()
             return work(self._connection)
-        except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-            if (error.pgcode or "").startswith(TOO_MUCH):
+        except psycopg2.Error as error:
+            if not _is_passing(error):
                 raise
             # One that only ended the statement (a deadlock, say) is tried again in the same way.
             self.close()
@@ -61,3 +64,11 @@ class Link:
             connection.close()
             raise
         return connection
+
+
+def _is_passing(error: psycopg2.Error) -> bool:
+    """Whether the same statement may succeed at another time, or on another connection."""
+    state = error.pgcode or ""
+    if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
+        return not state.startswith(TOO_MUCH)
+    return state.startswith(BAD_STATE)

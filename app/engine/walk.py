@@ -151,13 +151,12 @@ class Walk:
             if node not in self._recorded
         ]
 
-    def done(
-        self, node: Node, seq: int, output: dict[str, Any], text: str, branch: str | None
-    ) -> None:
+    def done(self, node: Node, seq: int, text: str, branch: str | None) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
         metadata = None if branch is None else _json({"branch": branch})
         self.pending.ends.append(StepEnd(seq, COMPLETED, output=text, metadata=metadata))
-        self._settle(node.id, output, branch)
+        # Read back, as after a take-over: an output may be part of the scope that it is put into.
+        self._settle(node.id, orjson.loads(text), branch)
 
     def failed(self, node: Node, seq: int, error: str, output: str | None, at: datetime) -> None:
         """A node has failed, and is to be tried again ``at`` a time, in the same attempt."""
@@ -188,10 +187,10 @@ class Walk:
         """A node sleeps; the next boundary says so, unless it has woken by then."""
         self.sleepers[node.id] = sleeper
 
-    def woken(self, node_id: str, output: dict[str, Any], text: str) -> None:
-        """A sleeping node is done."""
+    def woken(self, node_id: str, text: str) -> None:
+        """A sleeping node is done; ``text`` is its output as JSON."""
         sleeper = self.sleepers.pop(node_id)
-        self.done(self.graph.nodes[node_id], sleeper.seq, output, text, None)
+        self.done(self.graph.nodes[node_id], sleeper.seq, text, None)
 
     def close_sleepers(self, error: str) -> None:
         """The run ends while nodes sleep: they end cancelled."""

@@ -181,7 +181,8 @@ moved AS (
         output = CAST(l.output AS json), error = l.error,
         completed_at = CASE WHEN t.target IN ({sql_list(TERMINAL)}) THEN l.now END,
         due_at = CASE t.action
-            WHEN '{BACKOFF.name}' THEN l.now + l.wait * interval '1 second'
+            WHEN '{BACKOFF.name}'
+                THEN least(l.now + l.wait * interval '1 second', l.deadline_at)
             WHEN '{SLEEP.name}' THEN least(l.wake_at, l.deadline_at) END,
         next_attempt_at = CASE t.action
             WHEN '{BACKOFF.name}' THEN l.now + l.wait * interval '1 second'

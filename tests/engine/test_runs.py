@@ -6,10 +6,13 @@ import threading
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from app.db import Database
 from app.domain.models import Run
+from app.engine.holds import Hold
+from app.engine.interpreter import Interpreter
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
 from tests.engine.conftest import Lab, node
 from tests.processes import wait_for
@@ -331,3 +334,40 @@ def test_executors_say_that_they_live_and_sign_off(lab: Lab) -> None:
         wait_for(lambda: connection.execute(seen).scalar_one() == 1)
         lab.stop(executor)
         assert connection.execute(seen).scalar_one() == 0
+
+
+def test_the_whole_scope_may_be_an_output(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(node("trigger"), node("transform", output="{{ steps }}"), node("end"))
+    ended = lab.until(run, "completed")
+    assert ended.output == {"trigger": {"output": {}}}
+
+
+def test_a_worker_outlives_a_run_that_it_can_not_walk(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = Interpreter.drive
+    broken: list[str] = []
+
+    def raise_once(self: Interpreter, hold: Hold) -> None:
+        if not broken:
+            broken.append(hold.claimed.id)
+            raise RuntimeError("not even an internal error could be written")
+        drive(self, hold)
+
+    monkeypatch.setattr(Interpreter, "drive", raise_once)
+    lab.start(threads=1, lease=1.0)
+    first = lab.queue(node("trigger"), node("end"))
+    wait_for(lambda: broken)
+    lab.until(lab.queue(node("trigger"), node("end")), "completed")
+    lab.until(first, "completed")
+
+
+def test_a_backoff_ends_with_the_time_of_the_run(lab: Lab) -> None:
+    lab.start(poll=30.0)
+    run = lab.queue(node("flaky", failures=9), max_attempts=9, timeout_ms=700)
+    ended = lab.until(run, "failed")
+    assert ended.error == "the run timed out: its timeoutMs has passed since it started"
+    assert ended.started_at
+    assert ended.completed_at
+    assert ended.completed_at - ended.started_at < timedelta(seconds=5)

@@ -13,6 +13,7 @@ import pytest
 from app.clock import DatabaseClock
 from app.db import Database, RawConnection
 from app.domain.lifecycle import CANCEL, COMPLETED, FAILED, RUNNING
+from app.engine.link import Disconnected, Link
 from app.engine.writer import GaveUp, Writer
 from app.store import boundary
 from app.store.boundary import Boundary, StepEnd
@@ -240,3 +241,18 @@ def test_the_clock_stays_right_when_a_run_is_gone(world: World, db: Database) ->
     world.execute("DELETE FROM runs")
     assert writer.write(step(held, end=1, start=2)).answer == "lease_lost"
     assert abs(clock.now() - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_a_database_that_can_not_be_written_to_is_waited_for(db: Database) -> None:
+    """As during a failover: what was sent is not at fault, so nothing may fail for it."""
+    link = Link(db, "test")
+
+    def write(connection: RawConnection) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("INSERT INTO executors (id, threads) VALUES ('one', 1)")
+
+    link.run(lambda connection: connection.cursor().execute("SET default_transaction_read_only=on"))
+    with pytest.raises(Disconnected):
+        link.run(write)
+    link.run(write)  # on a new connection
+    link.close()
