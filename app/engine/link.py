@@ -43,7 +43,8 @@ class Link:
                 self._connection = self._open()
             return work(self._connection)
         except psycopg2.Error as error:
-            if not _is_passing(error):
+            broken = self._connection is None or self._connection.closed != 0
+            if not broken and not _is_passing(error):
                 raise
             # One that only ended the statement (a deadlock, say) is tried again in the same way.
             self.close()
@@ -71,4 +72,5 @@ def _is_passing(error: psycopg2.Error) -> bool:
     state = error.pgcode or ""
     if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):
         return not state.startswith(TOO_MUCH)
-    return state.startswith(BAD_STATE)
+    # Where the server crashes in the middle of its answer, libpq may have no words for it.
+    return state.startswith(BAD_STATE) or (type(error) is psycopg2.DatabaseError and not state)

@@ -74,6 +74,7 @@ def test_no_acknowledged_run_is_lost_while_postgresql_comes_back(
         assert all(500 <= status < 600 for status in client.refused)
         assert [one.logs()[-2000:] for one in bench.processes if one.returncode is not None] == []
         bench.wait_until_idle(60)
+        assert bench.sql("SELECT error FROM runs WHERE error IS NOT NULL") == []
         statuses = dict(bench.sql("SELECT id, status FROM runs"))
         assert {statuses.get(run_id) for run_id in client.acknowledged} == {"completed"}
         found = checks.traces(bench) + checks.side_effects(bench, crew.marks)

@@ -256,3 +256,17 @@ def test_a_database_that_can_not_be_written_to_is_waited_for(db: Database) -> No
         link.run(write)
     link.run(write)  # on a new connection
     link.close()
+
+
+def test_an_error_without_words_of_a_crashing_server_is_waited_for(db: Database) -> None:
+    """What libpq makes of a server that crashes in its answer: a bare error without a code."""
+    link = Link(db, "test")
+
+    def crash(connection: RawConnection) -> None:
+        raise psycopg2.DatabaseError("error with status PGRES_TUPLES_OK and no message")
+
+    with pytest.raises(Disconnected):
+        link.run(crash)
+    with pytest.raises(psycopg2.DataError):
+        link.run(lambda connection: connection.cursor().execute("SELECT 1 / 0"))
+    link.close()
