@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 import pytest
 
+from benchmarks import checks
 from benchmarks.server import KEY, Bench, Plan, Server, queue
 from benchmarks.workflows import Nodes, definition
+from tests.processes import Process
 
 LEASE = 1.5  # seconds
 
@@ -46,6 +48,7 @@ class Crew:
     def __init__(self, bench: Bench, marks: Path) -> None:
         self.bench = bench
         self.marks = marks
+        self._gate = marks.with_name("gate")
 
     def plan(self, *nodes: tuple[str, dict[str, Any]]) -> Plan:
         """A workflow that is a chain: a trigger, these nodes (n1, n2, ...), an end."""
@@ -57,6 +60,20 @@ class Crew:
         """A function node that leaves marks."""
         marked = {"path": str(self.marks), **payload}
         return "function", {"functionName": name, "payload": marked}
+
+    def gated(self) -> tuple[str, dict[str, Any]]:
+        """A function node that leaves marks, and is in flight until ``open_gate``."""
+        return self.function("gated", gate=str(self._gate))
+
+    def open_gate(self) -> None:
+        """Let the gated nodes end, those in flight and those to come."""
+        self._gate.touch()
+
+    def holder(self, run_id: str) -> Process:
+        """The executor that holds the run."""
+        _, pid, _ = self.run(run_id)["locked_by"].split(":")
+        (found,) = (one for one in self.bench.processes if one.pid == int(pid))
+        return found
 
     def queue(self, plan: Plan) -> str:
         """Queue a run; its id."""
@@ -81,6 +98,10 @@ class Crew:
         return any(
             step["node_id"] == node and step["status"] == "running" for step in self.trace(run_id)
         )
+
+    def marked(self, node: str) -> bool:
+        """Whether the node's function has left a mark."""
+        return any(mark.node == node for mark in checks.marks(self.marks))
 
     def ended(self, run_id: str, status: str = "completed") -> bool:
         """Whether the run has this status, and nobody holds it."""

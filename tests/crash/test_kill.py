@@ -13,6 +13,7 @@ from benchmarks import checks
 from tests.crash.conftest import LEASE, Crew
 
 Wait = Callable[..., Any]
+PATIENCE = 60.0  # seconds: only a hang takes longer, on the slowest machine
 
 
 def _nothing_is_wrong(crew: Crew) -> None:
@@ -47,23 +48,28 @@ def test_killed_executors_lose_no_run_and_run_no_finished_node_twice(
     _nothing_is_wrong(crew)
 
 
-def test_a_run_is_taken_over_soon_after_its_lease_has_ended(crew: Crew, wait_for: Wait) -> None:
-    run_id = None
-    first = crew.bench.start_executor()
-    run_id = crew.queue(crew.plan(crew.function("touch_file"), crew.function("deaf", seconds=1)))
-    wait_for(lambda: crew.in_flight(run_id, "n2"))
-    crew.bench.start_executor()
-    first.kill9()
-    (killed,) = crew.bench.sql("SELECT clock_timestamp()")[0]
+def test_the_other_executor_takes_a_run_over_once_its_lease_has_ended(
+    crew: Crew, wait_for: Wait
+) -> None:
+    for _ in range(2):
+        crew.bench.start_executor()
+    run_id = crew.queue(crew.plan(crew.function("touch_file"), crew.gated()))
+    wait_for(lambda: crew.marked("n2"), PATIENCE)
+    crew.holder(run_id).kill9()
+    held = crew.run(run_id)
+    wait_for(lambda: crew.run(run_id)["lease_token"] != held["lease_token"], PATIENCE)
 
-    wait_for(lambda: crew.ended(run_id), LEASE + 8)
+    crew.open_gate()
 
-    lost, again = (step for step in crew.trace(run_id) if step["node_id"] == "n2")
-    assert (lost["status"], lost["error"], lost["attempt"]) == ("failed", EXECUTOR_LOST, 1)
-    assert (again["status"], again["attempt"]) == ("completed", 2)
-    gap = datetime.fromisoformat(again["started_at"]) - killed
-    assert gap.total_seconds() <= LEASE + 2
-    assert [mark.node for mark in checks.marks(crew.marks)] == ["n1", "n2", "n2"]
+    wait_for(lambda: crew.ended(run_id), PATIENCE)
+    trace = [step for step in crew.trace(run_id) if step["node_id"] == "n2"]
+    lost, again = trace[-2:]
+    assert (lost["status"], lost["error"]) == ("failed", EXECUTOR_LOST)
+    assert (again["status"], again["attempt"]) == ("completed", lost["attempt"] + 1)
+    lease_ended = datetime.fromisoformat(held["due_at"])
+    assert datetime.fromisoformat(again["started_at"]) >= lease_ended
+    assert [mark.node for mark in checks.marks(crew.marks)] == ["n1", *("n2" for _ in trace)]
+    assert _completed(crew, run_id) == ["t", "n1", "n2", "end"]
     _nothing_is_wrong(crew)
 
 
