@@ -90,6 +90,24 @@ def _home(text: str) -> Path:
     return Path(os.path.abspath(Path(text).expanduser()))
 
 
+def _file(text: str) -> Path:
+    if "\0" in text:
+        raise ValueError("the path of a file")
+    return Path(os.path.abspath(Path(text).expanduser()))
+
+
+def _public_url(text: str) -> str:
+    expected = "an http or https URL without user name, query and fragment"
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(expected) from None
+    if not usable or set(text) & set("@?# ") or not text.isprintable():
+        raise ValueError(expected)
+    return text.rstrip("/")
+
+
 def _host(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.strip("[]")))
@@ -134,7 +152,8 @@ def _setting(variable: str, parse: Parser, default: Any, *, secret: bool = False
 class Settings:
     """All settings of a process. Times are in seconds, sizes in bytes.
 
-    ``database_url`` is None where a private PostgreSQL in ``home`` is to be used.
+    ``database_url`` is None where a private PostgreSQL in ``home`` is to be used;
+    ``public_url`` where ``base_url`` can be made from host and port.
     """
 
     database_url: str | None = _setting("DATABASE_URL", _database_url, None, secret=True)
@@ -158,6 +177,11 @@ class Settings:
     http_allow_private: tuple[str, ...] = _setting(
         "METRONOME_HTTP_ALLOW_PRIVATE", _private_hosts, ()
     )
+    connectors_file: Path | None = dataclasses.field(
+        default=None,
+        metadata={"variable": "METRONOME_CONNECTORS", "parse": _file, "secret": False},
+    )
+    public_url: str | None = _setting("METRONOME_PUBLIC_URL", _public_url, None)
     max_body_bytes: int = _setting(
         "METRONOME_MAX_BODY_BYTES", _whole(1_000, 100_000_000), 1_000_000
     )
@@ -212,6 +236,15 @@ class Settings:
         """Host and port as they stand in a URL: IPv6 addresses in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        """Where others reach the API, without a slash at the end: those who call back."""
+        if self.public_url is not None:
+            return self.public_url
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - listened on by the deployer
+        reached = dataclasses.replace(self, host=anywhere.get(self.host, self.host))
+        return f"http://{reached.address}"
 
     def __str__(self) -> str:
         database = mask_url(self.database_url) if self.database_url else "embedded"

@@ -18,9 +18,16 @@ def uuid7_hex() -> str:
     return f"{value:032x}"
 
 
-def new_id(prefix: str) -> str:
-    """A new identifier such as ``run_0198c0de...``; ``prefix`` comes without the underscore."""
-    return f"{prefix}_{uuid7_hex()}"
+def new_id(prefix: str, *, after: str | None = None) -> str:
+    """A new identifier such as ``run_0198c0de...``; ``prefix`` comes without the underscore.
+
+    It sorts behind ``after``, whatever this host's clock says.
+    """
+    made = f"{prefix}_{uuid7_hex()}"
+    if after is None or made > after:
+        return made
+    head = int(after.removeprefix(f"{prefix}_")[:12], 16) + 1  # a millisecond later
+    return f"{prefix}_{head:012x}{made[-20:]}"
 
 
 def step_id(run_id: str, seq: int) -> str:

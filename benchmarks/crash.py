@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from app.services import runs
+from app.services import transitions
 from benchmarks import checks, report, workflows
 from benchmarks.checks import Violations
 from benchmarks.report import Figure, percentile
@@ -83,18 +83,18 @@ def kill(bench: Bench, process: Process, *, cancel: bool) -> Kill:
     done = Kill(bench.sql("SELECT clock_timestamp()")[0][0], {row[0]: row[1] for row in held})
     if cancel and held:
         run_id, _, metronome_id = random.choice(held)
-        answer = runs.cancel(bench.db, bench.actor, metronome_id, run_id)
+        answer = transitions.cancel(bench.db, bench.actor, metronome_id, run_id)
         if answer.moved:
             done.cancelled = run_id
     return done
 
 
 def taken_over(bench: Bench, kills: list[Kill]) -> Violations:
-    """Wait until no dead lease is left on any run, for as long as that is promised and longer."""
+    """Wait until no dead lease is left on any run; in time or not, the figures say."""
     tokens = [token for one in kills for token in one.tokens.values()]
     left = "SELECT id, status, due_at FROM runs WHERE lease_token = ANY(%s)"
     with contextlib.suppress(AssertionError):
-        wait_for(lambda: not bench.sql(left, tokens), 2 * LEASE + 5)
+        wait_for(lambda: not bench.sql(left, tokens))
     rows = bench.sql(left, tokens)
     return Violations("runs that nobody took over, or swept", len(rows), rows[:3])
 
@@ -158,12 +158,16 @@ def main() -> int:
         feeder.end()
         bench.wait_until_idle(120)
         measure(bench, kills)
-        return _report(bench, feeder, kills, left, marks_path=marks)
+        kept, in_time = _report(bench, feeder, kills, left, marks_path=marks)
+        kept = kept and (in_time or options.quick)  # that only shows that it works
+        print("Every promise was kept." if kept else "PROMISES WERE BROKEN.")
+        return 0 if kept else 1
 
 
 def _report(
     bench: Bench, feeder: Feeder, kills: list[Kill], left: list[Violations], *, marks_path: Path
-) -> int:
+) -> tuple[bool, bool]:
+    """Print everything; whether every check holds, and whether no figure missed its target."""
     gaps = [gap for one in kills for gap in one.gaps]
     held = sum(len(one.tokens) for one in kills)
     again = bench.sql("SELECT count(*) FROM steps WHERE metadata::jsonb ? 'replayOf'")[0][0]
@@ -187,9 +191,7 @@ def _report(
     figures: list[Figure] = []
     if gaps:
         figures = [report.at_most("take-over, from the kill", max(gaps), LEASE + MARGIN, " s")]
-    in_time = report.conclude(figures)
-    print("Every promise was kept." if kept and in_time else "PROMISES WERE BROKEN.")
-    return 0 if kept and in_time else 1
+    return kept, report.conclude(figures)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ from app.db import Database, RawConnection
 from app.domain.models import Actor
 from app.embedded import EmbeddedPostgres
 from app.ids import new_id
-from app.services import keys, metronomes, runs
+from app.services import keys, metronomes, runs, transitions
 from app.services.keys import ensure_bootstrap_key
 from app.store.leases import DUE_CHANNEL
 from app.store.migrations import upgrade
 from tests import processes, servers
-from tests.processes import ROOT, Process, wait_for
+from tests.processes import PATIENCE, ROOT, Process, wait_for
 
 KEY = "benchmark-key-0123456789"
 FUNCTIONS = ROOT / "tests" / "functions"  # the function nodes' functions
@@ -87,7 +87,7 @@ class Plan:
         metronome = metronomes.create(bench.db, bench.actor, name=name, definition=definition)
         request = runs.RunRequest()
         run, _ = runs.create(bench.db, bench.actor, metronome.id, request, tell=lambda: None)
-        runs.cancel(bench.db, bench.actor, metronome.id, run.id)
+        transitions.cancel(bench.db, bench.actor, metronome.id, run.id)
         runs.delete(bench.db, bench.actor, metronome.id, run.id)
         self.metronome_id = metronome.id
         self.version_id = run.version_id
@@ -157,7 +157,7 @@ class Bench:
                 return False
             return True
 
-        wait_for(opened, 30, "a connection to the database")
+        wait_for(opened, message="a connection to the database")
 
     def start_api(self, **overrides: str) -> Process:
         """gunicorn with the API, once it answers; ``overrides`` are environment variables."""
@@ -185,9 +185,9 @@ class Bench:
             assert process.returncode is None, process.logs()
             return bool(self.sql("SELECT 1 FROM executors WHERE id LIKE %s", f"%:{process.pid}:%"))
 
-        wait_for(lives, 30, lambda: f"the executor's start\n{process.logs()}")
+        wait_for(lives, message=lambda: f"the executor's start\n{process.logs()}")
 
-    def wait_until_idle(self, timeout: float = 60) -> None:
+    def wait_until_idle(self, timeout: float = PATIENCE) -> None:
         """Return once no run is due, running or held."""
 
         def idle() -> bool:

@@ -32,12 +32,13 @@ nothing at all.
 _MEANINGS = {
     lifecycle.QUEUED: "It waits for an executor: new, resumed, approved, to be tried again, or "
     "backing off until ``nextAttemptAt``.",
-    lifecycle.RUNNING: "An executor holds it (``lockedBy``), or one of its nodes sleeps until "
-    "``nextAttemptAt`` and nobody has to hold it.",
+    lifecycle.RUNNING: "An executor holds it (``lockedBy``), or its nodes sleep until "
+    "``nextAttemptAt``, or wait for a nested run or a remote side, and nobody has to hold it.",
     lifecycle.WAITING_APPROVAL: "It waits for a person to approve or to reject. No executor holds "
     "it.",
     lifecycle.PAUSED: "No node starts. One that was in flight may still be ending while "
-    "``lockedBy`` is set.",
+    "``lockedBy`` is set. With ``inDoubt``, a node may have run that does harm when it runs again: "
+    "a person has to look.",
     lifecycle.COMPLETED: "Final: it reached its end.",
     lifecycle.FAILED: "Final: a node failed and no attempt is left, or its ``timeoutMs`` has "
     "passed.",
@@ -49,7 +50,7 @@ _WHO = {
     "claim": "an executor takes a run that is due",
     "cancel": "a person, at any time before the end",
     "pause": "a person",
-    "resume": "a person",
+    "resume": "a person; in doubt, only with a confirmation",
     "await_approval": "the executor, at an approval node",
     "approve": "a person",
     "reject": "a person",
@@ -58,6 +59,7 @@ _WHO = {
     "backoff": "the executor, when an attempt has failed and another one is left",
     "doubt": "the executor, when nobody knows whether a node has run",
     "retry": "a person",
+    "retry_in_doubt": "a person; a run that is paused for another reason can't be retried",
 }
 
 _PROMISES = (
@@ -65,7 +67,8 @@ _PROMISES = (
         "Nothing starts after the answer",
         "Once a cancel or a pause has been answered, no node of that run starts. A cancel and the "
         "start of a node lock the same row, so one comes before the other. A node whose start came "
-        "first is in flight: the answer names it (``Cancel-In-Flight``).",
+        "first is in flight: the answer names it (``Cancel-In-Flight``). The same is true of all "
+        "runs below that one.",
     ),
     (
         "What is final stays",
@@ -109,6 +112,8 @@ def page() -> str:
         _section("Actions", _table(("action", "from", "to", "audit event", "who"), _actions())),
         _section("From status to status", _graph()),
         _section("When an executor may take a run", _DUE),
+        _section("Runs below a run", _TREES),
+        _section("A decision on an approval", _DECISIONS),
         _section("What is promised", _promises()),
     ]
     return "\n".join(parts)
@@ -122,6 +127,25 @@ new runs, wakes sleepers and takes over the runs of a dead executor.
 
 ``{SLEEP.name}`` is the one move that changes no status: the run stays {SLEEP.target}, and nobody
 holds it until it is due.
+"""
+
+
+_TREES = """\
+A node of the kind ``metronome`` starts a nested run, and waits for its end. A cancel, pause or
+resume is of a whole tree, in one transaction: it locks the run at the top, then all runs below the
+one that is asked for, and changes each whose status allows it, with an audit event of its own. So a
+nested run that is started at the same moment is stopped too, or never starts.
+
+- Resume takes back what that pause has paused (and with ``confirmInDoubtReplay`` what is in doubt),
+  not what somebody had paused further down. Below a paused run nothing is resumed alone.
+- A cancel of a nested run alone wakes the run above, whose node fails or takes its ``error`` edge.
+- Retry is for the run at the top. What still goes on below it is cancelled.
+"""
+
+_DECISIONS = f"""\
+{lifecycle.APPROVE.name} and {lifecycle.REJECT.name} are of a step. The decision is kept with the
+step, and whoever takes the run next ends the step with it. So a step may also be decided while its
+run is {lifecycle.QUEUED}, {lifecycle.RUNNING} or {lifecycle.PAUSED}, which stays so then.
 """
 
 

@@ -7,6 +7,7 @@ dies takes nothing along; should the controller be killed, the server ends with 
 from __future__ import annotations
 
 import itertools
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,8 +98,15 @@ def fresh_database_url(server_url: str, worker_id: str) -> Iterator[str]:
 
 @pytest.fixture
 def wait_for() -> Callable[..., Any]:
-    """``wait_for(condition, timeout=10, message="")``: see ``tests.processes.wait_for``."""
+    """``wait_for(condition, timeout=PATIENCE, message="")``: see ``tests.processes.wait_for``."""
     return processes.wait_for
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    """The URL of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
 @pytest.fixture(scope="session")

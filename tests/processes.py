@@ -21,9 +21,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 T = TypeVar("T")
 
+PATIENCE = 60.0  # seconds: on however slow a machine, only what hangs takes longer
+
 
 def wait_for(
-    condition: Callable[[], T | None], timeout: float = 10, message: str | Callable[[], str] = ""
+    condition: Callable[[], T | None],
+    timeout: float = PATIENCE,
+    message: str | Callable[[], str] = "",
 ) -> T:
     """The first true value of ``condition``, asked again and again for ``timeout`` seconds.
 
@@ -50,7 +54,7 @@ def free_port() -> int:
 def http_status(url: str) -> int | None:
     """The status with which ``url`` answers a GET; None where nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
             status: int = answer.status
             return status
     except urllib.error.HTTPError as error:
@@ -115,9 +119,9 @@ class Process:
     def kill9(self) -> None:
         """End it as a crash would."""
         self.signal(signal.SIGKILL)
-        self._process.wait(10)
+        self._process.wait(PATIENCE)
 
-    def terminate(self, timeout: float = 30) -> int:
+    def terminate(self, timeout: float = PATIENCE) -> int:
         """Ask it to end, wait for it, and return its exit code; by force after ``timeout``."""
         self.signal(signal.SIGTERM)
         try:
@@ -144,7 +148,7 @@ def start_api(settings: Settings, directory: Path, **overrides: str) -> Process:
         return http_status(f"http://{settings.address}/healthz") == 200
 
     try:
-        wait_for(answers, 30, lambda: f"the API's start\n{process.logs()}")
+        wait_for(answers, message=lambda: f"the API's start\n{process.logs()}")
     except BaseException:
         process.kill9()
         raise
@@ -173,12 +177,11 @@ class Live:
         self.executors.append(process)
         return process
 
-    def wait_until_ready(self, timeout: float = 15) -> None:
+    def wait_until_ready(self) -> None:
         """Return once the API sees the database and an executor."""
         wait_for(
             lambda: http_status(f"{self.base_url}/readyz") == 200,
-            timeout,
-            lambda: "readiness\n" + "\n".join(one.logs()[-2000:] for one in self.executors),
+            message=lambda: "readiness\n" + "\n".join(one.logs()[-2000:] for one in self.executors),
         )
 
     def stop(self) -> None:
@@ -188,13 +191,13 @@ class Live:
 
 
 def live_settings(database_url: str, home: Path, **changes: Any) -> Settings:
-    """Settings for quick tests: short leases, short polls, a free port."""
+    """Settings for quick tests: short polls, a free port, a lease that no busy machine loses."""
     values: dict[str, Any] = {
         "database_url": database_url,
         "home": home,
         "port": free_port(),
         "bootstrap_key": "test-key-0123456789-abcdef",
-        "lease_seconds": 2.0,
+        "lease_seconds": 30.0,
         "poll_seconds": 0.2,
         "grace_seconds": 2.0,
         "web_workers": 1,

@@ -1,4 +1,7 @@
-"""Who asks: every request below /v1 needs a bearer key, before anything else is looked at."""
+"""Who asks: every request below /v1 needs a bearer key, before anything else is looked at.
+
+But for callbacks, which have a token of their own.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ ORGANIZATION_HEADER = "X-Computer-Agents-Organization"
 
 # All ids that were ever given out look so; others can't be looked up (NUL) or need not.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+_OWN_TOKENS = frozenset({"callbacks"})  # blueprints that admit their callers themselves
 
 
 def install(app: Flask) -> None:
@@ -21,14 +25,27 @@ def install(app: Flask) -> None:
     app.before_request(_admit)
 
 
+def bearer() -> str | None:
+    """What the current request sends as the header ``Authorization: Bearer``; None without one."""
+    # By hand: werkzeug takes a key with an equals sign in it for a list of parameters.
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    return secret.strip() if scheme.lower() == "bearer" else None
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` could be an id that was ever given out."""
+    return _ID.fullmatch(text) is not None
+
+
 def _admit() -> None:
     if request.path != "/v1" and not request.path.startswith("/v1/"):
         return
-    # By hand: werkzeug takes a key with an equals sign in it for a list of parameters.
-    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
+    if request.blueprint in _OWN_TOKENS:
+        return
+    secret = bearer()
+    if secret is None:
         raise Unauthorized("send your API key as the header `Authorization: Bearer KEY`")
-    g.actor = keys.authenticate(db(), secret.strip())
+    g.actor = keys.authenticate(db(), secret)
     organization = request.headers.get(ORGANIZATION_HEADER, "").strip()
     if organization and organization != g.actor.organization_id:
         raise Forbidden(
@@ -41,5 +58,5 @@ def _admit() -> None:
 def _check_ids() -> None:
     """An id that can't exist is answered as one that doesn't."""
     args = request.view_args or {}
-    if not all(_ID.fullmatch(str(value)) for value in args.values()):
+    if not all(is_id(str(value)) for value in args.values()):
         raise runs.not_found() if "run_id" in args else metronomes.not_found()

@@ -14,18 +14,32 @@ from app.api.arguments import Arguments
 
 View = TypeVar("View", bound=Callable[..., Response])
 
-_PARAMETERS = {"metronomeId": "metronome_id", "runId": "run_id"}
-_ALWAYS = (401, 403, 500, 503)
+_PARAMETERS = {"metronomeId": "metronome_id", "runId": "run_id", "stepId": "step_id"}
+_ALWAYS = (401, 500, 503)
+_API_KEY = "apiKey"
 
 
 class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
-    """A noun of the API."""
+    """A noun of the API.
+
+    ``security`` names the scheme of the documentation by which its callers are known; where it is
+    no API key, the blueprint admits them itself, and does not tell unknown things from others'.
+    """
 
     ARGUMENTS_PARSER = Arguments()
 
-    def __init__(self, name: str, *, prefix: str, description: str, public: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        prefix: str,
+        description: str,
+        public: bool = False,
+        security: str = _API_KEY,
+    ) -> None:
         super().__init__(name, __name__, url_prefix=prefix, description=description)
         self._public = public
+        self._security = security
         self.url_value_preprocessor(_rename)
 
     def operation(
@@ -51,13 +65,16 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         other successes, with the same body; ``example`` is of the body that is sent.
         """
         codes = {*refuses, *(() if self._public else _ALWAYS)}
+        needs_key = not self._public and self._security == _API_KEY
+        if needs_key:
+            codes.add(403)
         if body is not None:
             codes |= {400, 413, 422}
             if not getattr(body, "any_media_type", False):
                 codes.add(415)
         if query is not None:
             codes.add(422)
-        if "<" in f"{self.url_prefix}{path}":
+        if needs_key and "<" in f"{self.url_prefix}{path}":
             codes.add(404)
 
         def decorate(view: View) -> View:
@@ -65,6 +82,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                 operationId=_camel(view.__name__),
                 # X-Request-Id comes with every answer; the components name it once.
                 **({"security": []} if self._public else {}),
+                **({} if self._public or needs_key else {"security": [{self._security: []}]}),
             )(view)
             all_headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
             all_headers |= headers or {}

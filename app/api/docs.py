@@ -102,6 +102,10 @@ def install(app: Flask) -> Api:
         "apiKey",
         {"type": "http", "scheme": "bearer", "description": "`metronome keys create` makes one."},
     )
+    api.spec.components.security_scheme(
+        "callbackToken",
+        {"type": "http", "scheme": "bearer", "description": "Comes with the work of a step."},
+    )
     app.register_blueprint(
         get_swaggerui_blueprint(DOCS, OPENAPI, config={"app_name": "Metronome API"})
     )

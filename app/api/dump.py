@@ -12,8 +12,11 @@ import orjson
 from flask import Response
 
 from app.clock import iso
-from app.domain.models import Metronome, Run, Step
+from app.domain.lifecycle import WAITING_APPROVAL
+from app.domain.models import Approval, Metronome, OpenStep, Run, RunView, Step
 from app.ids import step_id
+
+WAITS = ("approval", "loop", "nested_run", "callback", "sleep")
 
 
 def answer(
@@ -53,14 +56,70 @@ def compact_run(run: Run) -> dict[str, Any]:
         "timeoutMs": run.timeout_ms,
         "attachedProjectId": run.attached_project_id,
         "attachedTicketId": run.attached_ticket_id,
+        "parentRunId": run.parent_run_id,
+        "parentStepId": _parent_step(run),
+        "rootRunId": run.root_run_id,
+        "inDoubt": run.in_doubt,
     }
 
 
+def _parent_step(run: Run) -> str | None:
+    if run.parent_run_id is None or run.parent_seq is None:
+        return None
+    return step_id(run.parent_run_id, run.parent_seq)
+
+
+def run_view(view: RunView, *, compact: bool) -> dict[str, Any]:
+    """RUN with what goes on in it."""
+    open_steps = [(step, step_id(view.run.id, step.seq)) for step in view.open_steps]
+    return {
+        **(compact_run(view.run) if compact else run(view.run)),
+        "inFlight": [
+            {
+                "stepId": id,
+                "nodeId": step.node_id,
+                "attempt": step.attempt,
+                "startedAt": iso(step.started_at),
+            }
+            for step, id in open_steps
+            if not step.parked
+        ],
+        "waitingFor": [
+            {
+                "stepId": id,
+                "nodeId": step.node_id,
+                "type": _waits_for(step),
+                "until": iso(step.wake_at),
+                "childRunId": step.child_run_id,
+            }
+            for step, id in open_steps
+            if step.parked
+        ],
+        "childCount": view.child_count,
+    }
+
+
+def _waits_for(step: OpenStep | Step) -> str:
+    """What a parked step waits for: one of WAITS."""
+    if step.status == WAITING_APPROVAL:
+        return "approval"
+    if step.node_type == "loop":
+        return "loop"
+    if step.node_type == "metronome":
+        return "nested_run"
+    return "sleep" if step.connector is None else "callback"
+
+
 def step(step: Step) -> dict[str, Any]:
-    """STEP; a sleeping one tells in its metadata when it wakes."""
+    """STEP; its metadata tells what it waits for, and which iteration of a loop it is in."""
     metadata = step.metadata or {}
+    if step.parked:
+        metadata = {**metadata, "waitingFor": _waits_for(step)}
     if step.wake_at is not None:
         metadata = {**metadata, "wakeAt": iso(step.wake_at)}
+    if step.loops:
+        path = [{"loop": one.loop, "iteration": one.iteration} for one in step.loops]
+        metadata = {**metadata, "iteration": path}
     duration = None
     if step.started_at is not None and step.completed_at is not None:
         duration = round((step.completed_at - step.started_at).total_seconds() * 1000)
@@ -98,4 +157,19 @@ def metronome(metronome: Metronome) -> dict[str, Any]:
         "publishedVersionNumber": metronome.published_version_number,
         "createdAt": iso(metronome.created_at),
         "updatedAt": iso(metronome.updated_at),
+    }
+
+
+def approval(approval: Approval) -> dict[str, Any]:
+    """A step that waits for a decision."""
+    return {
+        "runId": approval.run_id,
+        "metronomeId": approval.metronome_id,
+        "stepId": step_id(approval.run_id, approval.seq),
+        "nodeId": approval.node_id,
+        "runStatus": approval.run_status,
+        "title": approval.title,
+        "message": approval.message,
+        "deadline": iso(approval.deadline),
+        "requestedAt": iso(approval.requested_at),
     }

@@ -13,9 +13,12 @@ MAX_OFFSET = 1_000_000
 
 
 def listed(found: Sequence[T], limit: int, dump: Callable[[T], Any]) -> dict[str, Any]:
-    """The body of a list of ``limit`` things; ``found`` has one too many where there is more."""
+    """The body of a list of ``limit`` things; ``found`` has one too many where there is more.
+
+    A page of nothing has nothing behind it, or whoever turns pages would never come to an end.
+    """
     return {
         "object": "list",
         "data": [dump(one) for one in found[:limit]],
-        "has_more": len(found) > limit,
+        "has_more": 0 < limit < len(found),
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
 
 from flask import Response
 
@@ -11,8 +10,9 @@ from app.api import dump
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db, tell_due
 from app.api.paging import listed
-from app.api.schemas.base import DeletedAnswer, EmptyBody
+from app.api.schemas.base import DeletedAnswer
 from app.api.schemas.runs import (
+    ChildrenQuery,
     RunAnswer,
     RunBody,
     RunChanges,
@@ -20,15 +20,15 @@ from app.api.schemas.runs import (
     RunQuery,
     RunsQuery,
     StepList,
+    StepsQuery,
 )
-from app.domain.models import Transitioned
 from app.services import runs as service
 from app.store.runs import RunFilter
 
 runs = Blueprint(
     "runs",
     prefix="/v1/metronomes/<metronomeId>/runs",
-    description="Runs of workflows, and their cancellation.",
+    description="Runs of workflows, and their traces.",
 )
 
 _REPLAY = {
@@ -36,22 +36,6 @@ _REPLAY = {
         "description": "`true` where the idempotencyKey was used before: the run is that of then.",
         "schema": {"type": "string", "enum": ["true"]},
     }
-}
-_CANCEL = {
-    "Cancel-Outcome": {
-        "description": "What the request came to: it cancelled the run, or had no need to.",
-        "required": True,
-        "schema": {
-            "type": "string",
-            "enum": ["cancelled", "already_cancelled", "already_completed", "already_failed"],
-        },
-    },
-    "Cancel-In-Flight": {
-        "description": "Ids of the nodes that had started and not ended, separated by commas,"
-        " percent-encoded (RFC 3986); absent when there are none. Only their side effects may"
-        " still happen: nothing else starts.",
-        "schema": {"type": "string"},
-    },
 }
 
 
@@ -61,6 +45,7 @@ def list_runs(query: dict[str, Any], metronome_id: str) -> Response:
     wanted = RunFilter(
         statuses=query["status"],
         search=query.get("q"),
+        parent_run_id=query.get("parent_run_id"),
         project_id=query.get("project_id"),
         ticket_id=query.get("ticket_id"),
     )
@@ -95,9 +80,9 @@ def create_run(body: service.RunRequest, metronome_id: str) -> Response:
 
 @runs.operation("GET", "/<runId>", RunAnswer, query=RunQuery)
 def get_run(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
-    """Get a run."""
-    shown = dump.compact_run if query["view"] == "compact" else dump.run
-    return dump.answer({"data": shown(service.get(db(), actor(), metronome_id, run_id))})
+    """Get a run, and what goes on in it just now."""
+    found = service.view(db(), actor(), metronome_id, run_id)
+    return dump.answer({"data": dump.run_view(found, compact=query["view"] == "compact")})
 
 
 @runs.operation("PATCH", "/<runId>", RunAnswer, body=RunChanges)
@@ -110,42 +95,28 @@ def update_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response
 
 @runs.operation("DELETE", "/<runId>", DeletedAnswer, refuses=[409])
 def delete_run(metronome_id: str, run_id: str) -> Response:
-    """Delete a run and its steps.
+    """Delete a run, its steps and the runs below it.
 
-    409 with the code `run_active` while it is active, or while a node of it is in flight.
+    409 with the code `run_active` while one of them is active, while a node of theirs is in flight,
+    or while the run above goes on.
     """
     service.delete(db(), actor(), metronome_id, run_id)
     return dump.answer({"success": True, "deleted": True})
 
 
-@runs.operation("GET", "/<runId>/steps", StepList)
-def list_run_steps(metronome_id: str, run_id: str) -> Response:
+@runs.operation("GET", "/<runId>/steps", StepList, query=StepsQuery)
+def list_run_steps(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """List the steps of a run: its trace, in order."""
-    found = service.list_steps(db(), actor(), metronome_id, run_id)
-    return dump.answer(listed(found, len(found), dump.step))
+    limit, offset = query["limit"], query["offset"]
+    found = service.list_steps(db(), actor(), metronome_id, run_id, limit=limit + 1, offset=offset)
+    return dump.answer(listed(found, limit, dump.step))
 
 
-@runs.operation(
-    "POST",
-    "/<runId>/cancel",
-    RunAnswer,
-    told="The run is cancelled, or had ended before.",
-    body=EmptyBody,
-    headers=_CANCEL,
-)
-def cancel_run(_: dict[str, Any], metronome_id: str, run_id: str) -> Response:
-    """Cancel a run.
-
-    When this answers 200, no node of the run starts any more. A node that had started may still
-    do what it does; `Cancel-In-Flight` names it. A run that has ended is answered unchanged.
-    No body is needed: it may be absent, empty or `{}`, with any Content-Type.
-    """
-    done = service.cancel(db(), actor(), metronome_id, run_id)
-    return dump.answer({"data": dump.run(done.run)}, headers=_cancel_headers(done))
-
-
-def _cancel_headers(done: Transitioned) -> dict[str, str]:
-    headers: dict[str, str] = {"Cancel-Outcome": service.cancel_outcome(done)}
-    if done.in_flight:
-        headers["Cancel-In-Flight"] = ",".join(quote(node, safe="") for node in done.in_flight)
-    return headers
+@runs.operation("GET", "/<runId>/children", RunList, query=ChildrenQuery)
+def list_run_children(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
+    """List the runs that a run started, newest first; as a rule they are of other workflows."""
+    limit, offset = query["limit"], query["offset"]
+    found = service.children(
+        db(), actor(), metronome_id, run_id, query["status"], limit=limit + 1, offset=offset
+    )
+    return dump.answer(listed(found, limit, dump.run))

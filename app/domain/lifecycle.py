@@ -21,7 +21,9 @@ CANCELLED: Final = "cancelled"
 
 RUN_STATUSES: Final = (QUEUED, RUNNING, WAITING_APPROVAL, PAUSED, COMPLETED, FAILED, CANCELLED)
 TERMINAL: Final = (COMPLETED, FAILED, CANCELLED)  # nothing but an explicit retry leaves these
-CLAIMABLE: Final = (QUEUED, RUNNING)  # an executor may take such a run once it is due
+# An executor may take such a run once it is due. One that waits for an approval is due where a
+# deadline has come, or something else in it goes on.
+CLAIMABLE: Final = (QUEUED, RUNNING, WAITING_APPROVAL)
 
 SKIPPED: Final = "skipped"
 STEP_STATUSES: Final = (*RUN_STATUSES, SKIPPED)
@@ -45,7 +47,9 @@ CLAIM: Final = Action("claim", CLAIMABLE, RUNNING)
 CANCEL: Final = Action(
     "cancel", (QUEUED, RUNNING, WAITING_APPROVAL, PAUSED), CANCELLED, "run.cancelled"
 )
-PAUSE: Final = Action("pause", (QUEUED, RUNNING), PAUSED, "run.paused")
+# A run that waits for an approval is paused like any other: the step stays open, a decision is kept,
+# and after a resume the executor goes on from there.
+PAUSE: Final = Action("pause", (QUEUED, RUNNING, WAITING_APPROVAL), PAUSED, "run.paused")
 RESUME: Final = Action("resume", (PAUSED,), QUEUED, "run.resumed")
 AWAIT_APPROVAL: Final = Action("await_approval", (RUNNING,), WAITING_APPROVAL)
 APPROVE: Final = Action("approve", (WAITING_APPROVAL,), QUEUED, "run.approved")
@@ -53,8 +57,11 @@ REJECT: Final = Action("reject", (WAITING_APPROVAL,), QUEUED, "run.rejected")
 COMPLETE: Final = Action("complete", (RUNNING,), COMPLETED)
 FAIL: Final = Action("fail", (RUNNING,), FAILED)
 BACKOFF: Final = Action("backoff", (RUNNING,), QUEUED)
-DOUBT: Final = Action("doubt", (RUNNING,), PAUSED)
+# Also a run that was paused meanwhile is in doubt: a resume must not run the node again unasked.
+DOUBT: Final = Action("doubt", (QUEUED, RUNNING, PAUSED), PAUSED)
 RETRY: Final = Action("retry", (FAILED, CANCELLED), QUEUED, "run.retried")
+# A paused run can be retried only where it is in doubt: see the column in_doubt.
+RETRY_IN_DOUBT: Final = Action("retry_in_doubt", (PAUSED,), QUEUED, "run.retried")
 
 ACTIONS: Final = (
     CLAIM,
@@ -69,6 +76,7 @@ ACTIONS: Final = (
     BACKOFF,
     DOUBT,
     RETRY,
+    RETRY_IN_DOUBT,
 )
 
 # The executor's moves at a node boundary. SLEEP is no change of status: the run stays running, but

@@ -68,6 +68,10 @@ class Run:
     timeout_ms: int | None
     attached_project_id: str | None
     attached_ticket_id: str | None
+    parent_run_id: str | None  # a nested run: the run and the step that started it
+    parent_seq: int | None
+    root_run_id: str | None  # the run at the top; None for a run that is not nested
+    in_doubt: bool  # paused, because a node that is not safe to replay may have run
     locked_by: str | None
     locked_at: datetime | None
     queued_at: datetime
@@ -79,8 +83,19 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Iteration:
+    """Where in a loop a step is."""
+
+    loop: str  # the loop's node id
+    iteration: int  # from 0
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """One line of a run's trace: one attempt at one node."""
+    """One line of a run's trace: one attempt at one node.
+
+    What has a default is no column of its own.
+    """
 
     run_id: str
     seq: int  # the place in the run's trace, from 1
@@ -93,14 +108,48 @@ class Step:
     output: dict[str, Any] | None
     metadata: dict[str, Any] | None
     error: str | None
-    wake_at: datetime | None  # a sleeping step: when it ends
+    parent_seq: int | None  # inside of a loop: the seq of the loop's own step
+    iteration: int | None
+    connector: str | None  # which the node is dispatched to
+    wake_at: datetime | None  # a parked step: when it goes on at the latest
     started_at: datetime | None
     completed_at: datetime | None
     created_at: datetime
     updated_at: datetime
+    parked: bool = False  # open, and nobody is in flight in it: it waits
+    loops: tuple[Iteration, ...] = ()  # which iterations it is in, outermost first
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStep:
+    """A step that has not ended: a node in flight, or one that waits."""
+
+    seq: int
+    node_id: str
+    node_type: str
+    status: str
+    attempt: int
+    connector: str | None
+    started_at: datetime | None
+    wake_at: datetime | None
+    parked: bool
+    child_run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """A run, and what goes on in it just now."""
+
+    run: Run
+    open_steps: tuple[OpenStep, ...]
+    child_count: int  # runs that it started
 
 
 CancelOutcome = Literal["cancelled", "already_cancelled", "already_completed", "already_failed"]
+PauseOutcome = Literal[
+    "paused", "already_paused", "already_cancelled", "already_completed", "already_failed"
+]
+ResumeOutcome = Literal["resumed", "not_paused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +157,57 @@ class Transitioned:
     """What asking for a transition came to.
 
     ``run`` is the run as it is now; ``moved`` says whether this request changed it; ``in_flight``
-    holds the ids of the nodes that had started and not ended when it did.
+    holds the ids of the nodes that had started and not ended when it did, ``nested_in_flight`` the
+    runs and nodes of those in the runs below it. ``paused_above`` is the run above that keeps this
+    one from being resumed, and its workflow. ``doubtful`` holds the ids of the nodes that nobody
+    knows of whether they have run.
     """
 
     run: Run
     moved: bool
     in_flight: tuple[str, ...]
+    nested_in_flight: tuple[tuple[str, str], ...] = ()
+    paused_above: tuple[str, str] | None = None
+    doubtful: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody decides of a step that waits for an approval.
+
+    ``seq`` and ``node_id`` say which step; without them it is the one that has waited longest.
+    """
+
+    approved: bool
+    comment: str | None = None
+    seq: int | None = None
+    node_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What a decision came to; ``run`` is the run as it is now.
+
+    ``outcome`` is ``decided``, or why nothing was: no such step waits, somebody was faster, or its
+    deadline has passed. ``seq`` and ``node_id`` are those of the step that was looked at.
+    """
+
+    run: Run
+    outcome: Literal["decided", "not_waiting", "already_decided", "expired"]
+    seq: int | None
+    node_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A step that waits for a person to decide."""
+
+    run_id: str
+    metronome_id: str
+    seq: int
+    node_id: str
+    run_status: str
+    title: str | None
+    message: str | None
+    deadline: datetime | None
+    requested_at: datetime

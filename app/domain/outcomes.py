@@ -12,6 +12,21 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
+class LoopPlan:
+    """How often a loop goes round.
+
+    ``items`` holds the items that each iteration gets, where it goes through a list. ``count`` is
+    the number of iterations, or None where ``until`` decides alone. ``until`` is an expression that
+    is looked at after each iteration: the loop ends where it holds. ``most`` bounds every loop.
+    """
+
+    count: int | None
+    items: tuple[list[Any], ...] | None
+    until: str | None
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The node has finished.
 
@@ -36,6 +51,41 @@ class SleepUntil:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitApproval:
+    """Somebody is to decide; ``until`` is when that is too late (database time), or None.
+
+    The run holds no thread. ``output`` is what the step shows meanwhile.
+    """
+
+    until: datetime | None
+    output: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitCallback:
+    """A remote side works on and will call back; ``until`` is when that is too late, or None."""
+
+    until: datetime | None
+    output: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Another workflow is to run, named by its id or else by its name; the node waits for it."""
+
+    workflow_id: str | None
+    workflow_name: str | None
+    input: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """The nodes inside of this one are to run again and again, by the plan of a loop."""
+
+    plan: LoopPlan
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The node has failed. ``retryable`` False means that trying again can't help."""
 
@@ -52,4 +102,6 @@ class Interrupted:
     output: dict[str, Any] | None = None
 
 
-Outcome = Done | SleepUntil | Failed | Interrupted
+Outcome = (
+    Done | SleepUntil | AwaitApproval | AwaitCallback | Spawn | Repeat | Failed | Interrupted
+)

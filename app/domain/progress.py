@@ -13,18 +13,20 @@ from collections.abc import Iterator
 from app.domain.graph import Edge, Graph, Node
 
 ERROR_HANDLE = "error"
+APPROVED = "approved"
 
 
 class Progress:
-    """The decided and undecided edges of one run of a graph."""
+    """The decided and undecided edges of one run of a graph: the top, or a loop's body once."""
 
-    def __init__(self, graph: Graph, trigger_type: str) -> None:
+    def __init__(self, graph: Graph, entries: frozenset[str]) -> None:
+        """``entries`` are the nodes at which it begins."""
         self._graph = graph
         self._undecided = {node: len(edges) for node, edges in graph.incoming.items()}
         self._taken = dict.fromkeys(graph.nodes, 0)
         self._ready: list[tuple[int, str]] = []
         self._skipped: list[str] = []
-        self._entries = entry_nodes(graph, trigger_type)
+        self._entries = entries
         for node in graph.nodes.values():
             if node.id in self._entries:
                 heapq.heappush(self._ready, (node.index, node.id))
@@ -36,11 +38,18 @@ class Progress:
         return [node for _, node in sorted(self._ready)]
 
     def settle(self, node_id: str, branch: str | None) -> None:
-        """A node has ended well: decide its leaving edges."""
+        """A node has ended: decide its leaving edges.
+
+        ``branch`` is what its outcome named, or None; ``error`` where it has failed for good.
+        """
         self._leave_ready(node_id)
         node = self._graph.nodes[node_id]
         for edge in self._graph.outgoing[node_id]:
             self._decide(edge, takes(node, edge, branch))
+
+    def fail(self, node_id: str) -> None:
+        """A node has failed for good: only its error edges are taken."""
+        self.settle(node_id, ERROR_HANDLE)
 
     def take_skipped(self) -> list[str]:
         """The nodes that have been found to be skipped since the last call, in order."""
@@ -80,14 +89,23 @@ class Progress:
 
 
 def takes(node: Node, edge: Edge, branch: str | None) -> bool:
-    """Whether ``edge`` is taken when ``node`` has ended well with ``branch``.
+    """Whether ``edge`` is taken when ``node`` has ended with ``branch``.
 
-    An edge without a handle is always taken, and without a branch every edge is. The error edges
-    are taken instead of all others, but for a condition ``error`` is a branch as any other.
+    Without a branch every edge is taken, and one without a handle always. The error edges are taken
+    instead of all others. An approval's edge without a handle is that of ``approved``: nobody means
+    it to be taken after a rejection.
     """
-    if node.kind != "condition" and ERROR_HANDLE in (branch, edge.source_handle):
-        return edge.source_handle == branch
-    return branch is None or edge.source_handle in (None, branch)
+    handle = edge.source_handle
+    if ERROR_HANDLE in (branch, handle):
+        return handle == branch
+    if handle is None and node.kind == "approval":
+        handle = APPROVED
+    return branch is None or handle in (None, branch)
+
+
+def has_error_edge(graph: Graph, node_id: str) -> bool:
+    """Whether a failure of the node is caught by an edge of the handle ``error``."""
+    return any(edge.source_handle == ERROR_HANDLE for edge in graph.outgoing[node_id])
 
 
 def entry_nodes(graph: Graph, trigger_type: str) -> frozenset[str]:
@@ -102,6 +120,14 @@ def entry_nodes(graph: Graph, trigger_type: str) -> frozenset[str]:
         if matching:
             return frozenset(matching)
     return frozenset(node.id for node in triggers or _roots(graph))
+
+
+def body_entries(graph: Graph) -> frozenset[str]:
+    """The nodes at which each iteration of a loop begins: those to which no edge of its body leads.
+
+    Notes are no beginning.
+    """
+    return frozenset(node.id for node in _roots(graph))
 
 
 def _is_remark(graph: Graph, node: Node) -> bool:

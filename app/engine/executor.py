@@ -26,12 +26,15 @@ import psycopg2
 from app.clock import DatabaseClock
 from app.config import Settings
 from app.db import Database
+from app.domain import connectors
+from app.engine.courier import Courier
 from app.engine.graphs import Graphs
 from app.engine.holds import Hold, Holds
 from app.engine.interpreter import Interpreter
 from app.engine.link import Disconnected, Link
 from app.engine.listener import Listener
 from app.engine.monitor import Monitor
+from app.engine.nested import Nested
 from app.engine.writer import GaveUp, Writer
 from app.nodes import REGISTRY
 from app.nodes.base import NodeKind, NodeLimits
@@ -42,6 +45,7 @@ log = logging.getLogger(__name__)
 LISTENING_POLL = 10.0  # times the poll interval, while notifications arrive
 LEAST_WAIT = 0.02  # seconds between two claims that found nothing
 RETRY_SECONDS = 1.0
+JOIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ class Executor:
         self._db = Database(options.database_url)
         self._link = Link(self._db, "metronome claims")
         self._clock = DatabaseClock()
-        self._holds = Holds()
+        self._holds = Holds(lambda: self._monitor.nudge())
         self._work: queue.SimpleQueue[Hold | None] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._draining = threading.Event()
@@ -77,10 +81,21 @@ class Executor:
             graphs=Graphs(self._writer).get,
             kinds=kinds,
             limits=options.limits,
+            nested=Nested(self._db, self._writer),
             draining=self._draining.is_set,
         )
         self._listener = Listener(
-            self._db, on_due=self._wake.set, on_stop=self._holds.told, on_live=self._on_live
+            self._db,
+            on_due=self._wake.set,
+            on_stop=self._holds.told,
+            on_outbox=lambda: self._courier.nudge(),
+            on_live=self._on_live,
+        )
+        self._courier = Courier(
+            self._db,
+            options.limits.connectors,
+            poll=options.poll,
+            listening=lambda: self._listener.live,
         )
         self._monitor = Monitor(
             self._db,
@@ -102,6 +117,8 @@ class Executor:
         for worker in self._workers:
             worker.start()
         self._monitor.start()
+        if self._options.limits.connectors:  # without any there is nobody to tell
+            self._courier.start()
         if self._options.listen:
             self._listener.start()
         log.info("executor started", extra={"executorId": self.id})
@@ -153,7 +170,8 @@ class Executor:
     def _on_live(self) -> None:
         """Notifications have begun: look once at what came before them."""
         self._wake.set()
-        self._monitor.nudge()
+        self._monitor.look()
+        self._courier.nudge()
 
     def _drain(self) -> None:
         """Nodes in flight may end within the grace; then they are stopped, or left behind."""
@@ -168,7 +186,9 @@ class Executor:
         for hold in self._holds.all():
             self._abandon(hold)
         self._listener.end()
+        self._courier.end()
         self._monitor.end()
+        self._monitor.join(JOIN_SECONDS)  # or it would say once more that this executor lives
         try:
             self._link.run(lambda c: executors.gone(c, self.id))
         except (Disconnected, psycopg2.Error) as error:
@@ -187,7 +207,9 @@ class Executor:
         log.warning("node left behind", extra={"runId": run.id})
         try:
             self._link.run(
-                lambda c: leases.let_go(c, run.id, run.token, error=leases.EXECUTOR_STOPPED)
+                lambda c: leases.let_go(
+                    c, run.id, run.token, error=leases.EXECUTOR_STOPPED, unfinished=True
+                )
             )
         except (Disconnected, psycopg2.Error) as error:
             log.warning("run left to its lease", extra={"runId": run.id, "error": str(error)})
@@ -212,6 +234,8 @@ def main(settings: Settings) -> int:
             limits=NodeLimits(
                 http_allowed_private=settings.http_allow_private,
                 output_max_bytes=settings.max_output_bytes,
+                connectors=connectors.load(settings.connectors_file),
+                public_url=settings.base_url,
             ),
         )
     )

@@ -7,7 +7,8 @@ the next node boundary.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 
 from app.domain.lifecycle import CANCELLED, PAUSED, TERMINAL
@@ -18,21 +19,52 @@ from app.store.leases import Claimed
 class Hold:
     """One held run. ``stop`` is what its node sees; ``look`` wakes its thread between nodes."""
 
-    def __init__(self, claimed: Claimed) -> None:
+    def __init__(self, claimed: Claimed, nudge: Callable[[], None]) -> None:
         self.claimed = claimed
         self.stop = StopSignal()
         self.look = threading.Event()
+        self._nudge = nudge
+        self._node: tuple[datetime, StopSignal] | None = None  # of the node in flight
 
     def end(self, reason: Reason) -> None:
         """Ask the node in flight to stop."""
         self.stop.set(reason)
         self.look.set()
 
+    @contextmanager
+    def within(self, deadline: datetime) -> Iterator[StopSignal]:
+        """A stop signal for one node, which is set when the run stops or ``deadline`` passes."""
+        signal = StopSignal()
+        forget = self.stop.on_stop(lambda: signal.set(self.stop.reason or "cancelled"))
+        self._node = (deadline, signal)
+        self._nudge()
+        try:
+            yield signal
+        finally:
+            self._node = None
+            forget()
+
+    def expire(self, now: datetime) -> float | None:
+        """Stop what is out of time; seconds to the next deadline, or None without one."""
+        left: list[float] = []
+        if self.claimed.deadline_at is not None and not self.stop.is_set():
+            seconds = (self.claimed.deadline_at - now).total_seconds()
+            if seconds <= 0:
+                self.end("timeout")
+            left.append(seconds)
+        if (node := self._node) is not None:
+            seconds = (node[0] - now).total_seconds()
+            if seconds <= 0:
+                node[1].set("timeout")
+            left.append(seconds)
+        return min((seconds for seconds in left if seconds > 0), default=None)
+
 
 class Holds:
     """All runs that this process holds, by lease token."""
 
-    def __init__(self) -> None:
+    def __init__(self, nudge: Callable[[], None] = lambda: None) -> None:
+        self._nudge = nudge  # called when a node begins that has a deadline of its own
         self._lock = threading.Lock()
         self._holds: dict[str, Hold] = {}
 
@@ -41,7 +73,7 @@ class Holds:
 
     def add(self, claimed: Claimed) -> Hold:
         """Begin to hold a run that was just claimed."""
-        hold = Hold(claimed)
+        hold = Hold(claimed, self._nudge)
         with self._lock:
             self._holds[claimed.token] = hold
         return hold
@@ -72,17 +104,9 @@ class Holds:
                 _tell(hold, status)
 
     def expire(self, now: datetime) -> float | None:
-        """Stop the runs whose deadline has passed; seconds to the next deadline, or None."""
-        left: float | None = None
-        for hold in self.all():
-            if hold.claimed.deadline_at is None or hold.stop.is_set():
-                continue
-            seconds = (hold.claimed.deadline_at - now).total_seconds()
-            if seconds <= 0:
-                hold.end("timeout")
-            elif left is None or seconds < left:
-                left = seconds
-        return left
+        """Stop what is out of time; seconds to the next deadline, or None without one."""
+        left = [seconds for hold in self.all() if (seconds := hold.expire(now)) is not None]
+        return min(left, default=None)
 
 
 def _tell(hold: Hold, status: str) -> None:

@@ -1,8 +1,9 @@
 """Takes a claimed run from node boundary to node boundary until it ends, waits or is stopped.
 
     restore the walk from the trace
-    loop:  wake sleepers -> start the next node -> call its handler -> note its outcome
-           nothing ready: sleep, or complete
+    loop:  hear the news of what waits -> turn the loops -> start the next node -> call its handler
+           -> note its outcome
+           nothing ready: park the run, or complete it
     any answer of a boundary but "go": let go of the run
 
 A boundary carries the end of the last node and the start of the next. Handlers never see the
@@ -11,33 +12,42 @@ database; an outcome is data that is written with the next boundary.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.clock import DatabaseClock
-from app.domain import lifecycle
 from app.domain.errors import ExpressionError, ValueRefused
-from app.domain.expressions import render
 from app.domain.graph import Graph, Node
-from app.domain.jsonvalue import dumps
+from app.domain.jsonvalue import clean_text, dumps
 from app.domain.lifecycle import CANCELLED, FAILED
-from app.domain.outcomes import Done, Failed, Interrupted, Outcome, SleepUntil
+from app.domain.outcomes import Done, Failed, Interrupted, LoopPlan, Outcome
+from app.domain.progress import has_error_edge
 from app.domain.retry import BASE_SECONDS, backoff
+from app.engine import parking, turning
+from app.engine.course import TIMED_OUT, Course, give_up, of
+from app.engine.frames import Frame
 from app.engine.holds import Hold
-from app.engine.walk import Sleeper, Walk
+from app.engine.nested import Nested
+from app.engine.rebuild import rebuild
 from app.engine.writer import GaveUp, Writer
 from app.ids import step_id
 from app.nodes.base import Context, NodeKind, NodeLimits
+from app.nodes.loop import Loop as LoopKind
 from app.store import leases, steps
-from app.store.boundary import Boundary, Move, StepStart, Verdict
 from app.store.leases import EXECUTOR_STOPPED
 
 log = logging.getLogger(__name__)
 
 HOLD_SECONDS = 1.0  # a sleep that is no longer than this is waited for by the thread
+MAX_LOSSES = 5  # executors that may be lost in a row while a run's nodes are in flight
+MAX_TAKEOVERS = 4 * MAX_LOSSES  # take-overs in a row, whatever it was that ended the executors
+LOOPS = LoopKind()
+MAX_ERROR = 10_000  # characters of an error in the trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,288 +59,291 @@ class Interpreter:
     graphs: Callable[[str], Graph]  # by version id
     kinds: Mapping[str, NodeKind]
     limits: NodeLimits
+    nested: Nested
     draining: Callable[[], bool]  # whether this process wants to end
 
     def drive(self, hold: Hold) -> None:
         """Take the held run as far as it goes, and let go of it. Raises GaveUp only."""
         try:
-            self._drive(self._restore(hold), hold)
+            if hold.claimed.takeovers > MAX_TAKEOVERS:
+                return self._give_up(hold, _poisonous(hold.claimed.takeovers))
+            return self._drive(self._restore(hold))
         except GaveUp:
             raise
         except Exception as error:  # a run that we can't walk must not be claimed again and again
-            log.exception("run can't go on", extra=_of(hold))
-            self._give_up(hold, f"internal error: {type(error).__name__}")
+            log.exception("run can't go on", extra=of(hold))
+            return self._give_up(hold, f"internal error: {type(error).__name__}")
 
-    def _drive(self, walk: Walk, hold: Hold) -> None:
+    def _give_up(self, hold: Hold, error: str) -> None:
+        self.nested.cancel(hold.claimed)
+        give_up(self.writer, hold, error)
+
+    def _restore(self, hold: Hold) -> Course:
+        claimed = hold.claimed
+        graph = self.graphs(claimed.version_id)
+        trail: list[steps.Trail] = []
+        last = 0
+        if claimed.lost and claimed.base_seq:
+            self.writer.run(lambda c: leases.close_earlier(c, claimed.id, claimed.token))
+        if claimed.begun:
+            loops = any(node.kind == LoopKind.kind for node in graph.nodes.values())
+            trail, last = self.writer.run(
+                lambda c: steps.trail(c, claimed.id, base=claimed.base_seq, loops=loops)
+            )
+        walk = rebuild(claimed, graph, self._plan, trail, last)
+        self.nested.hear([parked for _, _, parked in walk.parked()])
+        return Course(
+            hold,
+            walk,
+            writer=self.writer,
+            nested=self.nested,
+            clock=self.clock,
+            kinds=self.kinds,
+            limits=self.limits,
+        )
+
+    def _plan(self, node: Node, recorded: Mapping[str, Any]) -> LoopPlan:
+        return LOOPS.plan(node.config, recorded)
+
+    def _drive(self, course: Course) -> None:
+        walk, hold = course.walk, course.hold
+        if walk.doubt is not None:
+            return course.doubt(walk.doubt)
+        # After a resume or a retry, which a person asked for, the count of take-overs begins anew.
+        if (losses := min(walk.losses, hold.claimed.takeovers)) >= MAX_LOSSES:
+            return course.fail(_poisonous(losses))
         if walk.failure is not None:  # the run was paused between that and its own failure
-            return self._end_attempt(walk, hold, *walk.failure)
+            return course.end_attempt(*walk.failure)
         while True:
             if self.draining():
-                return self._release(walk, hold)
-            self._wake(walk)
-            node = walk.ready(self.clock.now())
-            if node is not None:
-                if not self._step(walk, hold, node):
-                    return
+                return course.release()
+            if not self._hear(course) or not turning.turn_loops(course, self.failed):
+                return None
+            found = walk.ready(self.clock.now())
+            if found is not None:
+                if not self._step(course, *found):
+                    return None
             elif (wake_at := walk.next_wake()) is not None:
                 left = (wake_at - self.clock.now()).total_seconds()
                 if left > HOLD_SECONDS or hold.stop.is_set():
-                    return self._finish(walk, hold, Move(lifecycle.SLEEP.name, wake_at=wake_at))
-                if not self._nap(walk, hold, left):
-                    return
+                    return course.park()
+                if not self._nap(course, left):
+                    return None
+            elif walk.waits():
+                return course.park()
             else:
-                return self._complete(walk, hold)
+                return self._complete(course)
 
     # -- one node
 
-    def _step(self, walk: Walk, hold: Hold, node: Node) -> bool:
+    def _step(self, course: Course, frame: Frame, node: Node) -> bool:
         """Start ``node``, call it and note its outcome; False where the run was let go."""
-        scope = walk.scope(node)
-        rendered, refusal = self._render(node, scope)
-        recorded = None
-        if rendered is not None:
-            try:
-                kept = self.kinds[node.kind].record(rendered)
-                recorded = (
-                    dumps(kept, "input", max_bytes=self.limits.output_max_bytes) if kept else None
-                )
-            except ValueRefused as error:
-                refusal = Failed(error.message, retryable=False)
-        start = walk.start(node, recorded)
-        verdict = self._write(walk, hold, start=start)
-        if verdict.answer != "go" or verdict.started_at is None:
-            self._stop(walk, hold, verdict)
+        walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
+        scope = walk.scope(frame, node)
+        rendered, recorded, refusal = self._render(node, scope)
+        connector = kind.connector(node.config, self.limits)
+        token = None if connector is None else secrets.token_urlsafe(32)
+        start = walk.start(
+            frame,
+            node,
+            recorded,
+            unsafe=not kind.replay_safe(node.config, self.limits),
+            connector=connector,
+            callback_sha256=token and hashlib.sha256(token.encode()).hexdigest(),
+        )
+        verdict = course.start(start)
+        if verdict is None or verdict.started_at is None:
             return False
-        walk.started(start)
-        context = Context(
-            run_id=hold.claimed.id,
-            step_id=step_id(hold.claimed.id, start.seq),
-            node_id=node.id,
-            attempt=start.attempt,
-            config=node.config,
-            input=rendered or {},
-            scope=scope,
-            handles=walk.handles(node),
-            started_at=verdict.started_at,
-            idempotency_key=walk.idempotency_key(node.id, step_id(hold.claimed.id, start.seq)),
-            stop=hold.stop,
-            limits=self.limits,
+        walk.started(frame, start)
+        if connector is not None:
+            walk.dispatched.add(start.seq)
+        context = self._context(
+            course, frame, node, start.seq, start.attempt, verdict.started_at, rendered, token
         )
         outcome = refusal or self._call(context, node, hold)
-        return self._note(walk, hold, node, context, start.seq, outcome)
+        return self.note(course, frame, node, context, start.seq, outcome)
 
     def _render(
         self, node: Node, scope: Mapping[str, Any]
-    ) -> tuple[dict[str, Any] | None, Failed | None]:
-        for lack in self.kinds[node.kind].missing(node.config):
-            return None, Failed(f"{lack.field}: {lack.message}", retryable=False)
-        bound = self.kinds[node.kind].bound
-        wanted = {name: node.config[name] for name in bound if name in node.config}
+    ) -> tuple[dict[str, Any], str | None, Failed | None]:
+        """The node's input, what the trace keeps of it as JSON, and what is wrong with it."""
+        kind = self.kinds[node.kind]
+        for lack in kind.missing(node.config):
+            return {}, None, Failed(f"{lack.field}: {lack.message}", retryable=False)
         try:
-            return (render(wanted, scope) if wanted else {}), None
-        except ExpressionError as error:
-            return None, Failed(error.message, retryable=False)
+            rendered = kind.bind(node.config, scope)
+            kept = kind.record(rendered)
+            limit = self.limits.output_max_bytes
+            return rendered, dumps(kept, "input", max_bytes=limit) if kept else None, None
+        except (ExpressionError, ValueRefused) as error:
+            return {}, None, Failed(error.message, retryable=False)
+
+    def _context(
+        self,
+        course: Course,
+        frame: Frame,
+        node: Node,
+        seq: int,
+        attempt: int,
+        started_at: datetime,
+        rendered: Mapping[str, Any],
+        token: str | None = None,
+    ) -> Context:
+        claimed = course.claimed
+        own = step_id(claimed.id, seq)
+        return Context(
+            organization_id=claimed.organization_id,
+            metronome_id=claimed.metronome_id,
+            run_id=claimed.id,
+            step_id=own,
+            node_id=node.id,
+            node_label=node.label,
+            attempt=attempt,
+            config=node.config,
+            input=rendered,
+            scope=course.walk.scope(frame, node),
+            handles=course.walk.handles(frame, node),
+            started_at=started_at,
+            idempotency_key=course.walk.idempotency_key(frame, node.id, own),
+            stop=course.hold.stop,
+            limits=self.limits,
+            callback_token=token,
+        )
 
     def _call(self, context: Context, node: Node, hold: Hold) -> Outcome:
         # The last look before a side effect: news of a cancel may have come since the boundary.
         if hold.stop.is_set():
             return Interrupted("the run was stopped before this node began its work")
+        timeout = node.config.get("timeoutMs")
         try:
-            return self.kinds[node.kind].run(context)
+            if not timeout:
+                return self.kinds[node.kind].run(context)
+            with hold.within(context.started_at + timedelta(milliseconds=timeout)) as stop:
+                return self.kinds[node.kind].run(replace(context, stop=stop))
         except Exception as error:  # whatever a handler raises fails its own node only
-            log.exception("a node raised", extra=_of(hold, node, context.step_id))
+            log.exception("a node raised", extra=of(hold, node, context.step_id))
             return Failed(f"{type(error).__name__}: {error}")
 
-    def _note(
-        self, walk: Walk, hold: Hold, node: Node, context: Context, seq: int, outcome: Outcome
+    def note(
+        self,
+        course: Course,
+        frame: Frame,
+        node: Node,
+        context: Context,
+        seq: int,
+        outcome: Outcome,
     ) -> bool:
         """Note the outcome for the next boundary; False where it ended the run."""
-        limit = self.limits.output_max_bytes
-        if isinstance(outcome, Interrupted) and not hold.stop.is_set():
-            outcome = Failed(outcome.detail, output=outcome.output)
+        if isinstance(outcome, Interrupted) and not course.hold.stop.is_set():
+            timeout = node.config.get("timeoutMs")
+            what = f"timed out after {timeout} ms: " if timeout else ""
+            outcome = Failed(f"{what}{outcome.detail}", output=outcome.output)
+        outcome = parking.park(course, frame, node, context, seq, outcome) or outcome
+        if not isinstance(outcome, (Done, Failed, Interrupted)):
+            return True
+        text = None
         try:
-            text = dumps(outcome.output, "output", max_bytes=limit) if outcome.output else None
+            if outcome.output:
+                text = dumps(outcome.output, "output", max_bytes=self.limits.output_max_bytes)
         except ValueRefused as error:
-            outcome, text = Failed(error.message, retryable=False), None
+            outcome = Failed(error.message, retryable=False)
         if isinstance(outcome, Done):
-            walk.done(node, seq, text or "{}", outcome.branch)
-        elif isinstance(outcome, SleepUntil):
-            walk.asleep(
-                node, Sleeper(seq, context.started_at, outcome.until, outcome.output, stored=False)
-            )
-        elif isinstance(outcome, Failed):
-            return self._failed(walk, hold, node, seq, outcome, text)
-        else:
-            return self._interrupted(walk, hold, node, seq, outcome, text)
-        return True
+            course.walk.done(frame, node, seq, text or "{}", outcome.branch)
+            return True
+        if isinstance(outcome, Failed):
+            return self.failed(course, frame, node, seq, outcome, text)
+        return self._interrupted(course, frame, node, seq, outcome, text)
 
-    def _failed(
-        self, walk: Walk, hold: Hold, node: Node, seq: int, outcome: Failed, text: str | None
+    def failed(
+        self,
+        course: Course,
+        frame: Frame,
+        node: Node,
+        seq: int,
+        outcome: Failed,
+        text: str | None = None,
     ) -> bool:
-        error = outcome.error.replace("\x00", "").encode(errors="replace").decode()[:10_000]
-        log.info("node failed", extra={**_of(hold, node), "error": error})
-        attempts, retry = walk.attempt(node.id), node.config.get("retry") or {}
+        """A node has failed: try it again, take its error edge, or fail what it is part of."""
+        walk = course.walk
+        error = clean_text(outcome.error, MAX_ERROR)
+        log.info("node failed", extra={**of(course.hold, node), "error": error})
+        attempts = walk.attempt(frame, node.id) - course.claimed.base_attempt
+        retry = node.config.get("retry") or {}
         if outcome.retryable and attempts < (retry.get("maxAttempts") or 1):
             base = retry.get("backoffSeconds")
             wait = backoff(attempts, base=BASE_SECONDS if base is None else base)
-            walk.failed(node, seq, error, text, self.clock.now() + timedelta(seconds=wait))
+            at = self.clock.now() + timedelta(seconds=wait)
+            walk.failed(frame, node, seq, error, text, at)
             return True
-        walk.failed_for_good(node, seq, outcome, error, text)
-        self._end_attempt(walk, hold, f"node {node.id} failed: {error}", outcome.retryable)
+        if has_error_edge(frame.graph, node.id):
+            walk.caught(frame, node, seq, error, text)
+            return True
+        if (loop := turning.way_on(frame)) is not None:
+            walk.failed_within(frame, node, seq, error, text)
+            failure = Failed(f"node {node.id} failed: {error}", outcome.retryable)
+            return turning.fail_loop(course, loop, self.failed, failure)
+        walk.failed_for_good(frame, node, seq, outcome, error, text)
+        course.end_attempt(f"node {node.id} failed: {error}", outcome.retryable)
         return False
 
     def _interrupted(
-        self, walk: Walk, hold: Hold, node: Node, seq: int, outcome: Interrupted, text: str | None
+        self,
+        course: Course,
+        frame: Frame,
+        node: Node,
+        seq: int,
+        outcome: Interrupted,
+        text: str | None,
     ) -> bool:
-        reason = hold.stop.reason
+        reason = course.hold.stop.reason
         if reason == "timeout":
-            walk.interrupted(node, seq, FAILED, f"timed out: {outcome.detail}", text)
-            self._fail(walk, hold, self._timeout_error(hold))
+            course.walk.interrupted(frame, node, seq, FAILED, f"timed out: {outcome.detail}", text)
+            course.fail(TIMED_OUT)
         elif reason == "shutdown":
-            walk.interrupted(node, seq, FAILED, EXECUTOR_STOPPED, text)
-            self._release(walk, hold)
+            course.walk.interrupted(frame, node, seq, FAILED, EXECUTOR_STOPPED, text)
+            if self.kinds[node.kind].replay_safe(node.config, self.limits):
+                course.release()
+            else:
+                course.doubt(node.id)
         else:
-            walk.interrupted(node, seq, CANCELLED, f"interrupted: {outcome.detail}", text)
-            self._stop(walk, hold, self._write(walk, hold))
-        return False
-
-    def _wake(self, walk: Walk) -> None:
-        while (node_id := walk.due_sleeper(now := self.clock.now())) is not None:
-            sleeper = walk.sleepers[node_id]
-            waited = max(0, round((now - sleeper.started_at).total_seconds() * 1000))
-            output = {**sleeper.output, "waitedMs": waited}
-            limit = self.limits.output_max_bytes
-            walk.woken(node_id, dumps(output, "output", max_bytes=limit))
-
-    # -- the ways in which a claim ends
-
-    def _complete(self, walk: Walk, hold: Hold) -> None:
-        output = walk.output()
-        try:
-            text = dumps(output, "output", max_bytes=self.limits.output_max_bytes)
-        except ValueRefused as error:
-            return self._fail(walk, hold, error.message)
-        return self._finish(walk, hold, Move(lifecycle.COMPLETE.name, output=text))
-
-    def _end_attempt(self, walk: Walk, hold: Hold, error: str, retryable: bool) -> None:
-        """An attempt has failed: back off before the next one, or fail the run."""
-        attempt = hold.claimed.attempt_count
-        if retryable and attempt < hold.claimed.max_attempts:
-            move = Move(lifecycle.BACKOFF.name, error=error, wait=backoff(attempt))
-            self._finish(walk, hold, move)
-        else:
-            self._fail(walk, hold, error)
-
-    def _fail(self, walk: Walk, hold: Hold, error: str) -> None:
-        walk.close_sleepers("the run failed while this node slept")
-        self._finish(walk, hold, Move(lifecycle.FAIL.name, error=error))
-
-    def _finish(self, walk: Walk, hold: Hold, move: Move) -> None:
-        """Make the move that ends this claim, unless the run was stopped meanwhile."""
-        verdict = self._write(walk, hold, move=move)
-        if verdict.answer != "go":
-            self._stop(walk, hold, verdict)
-        else:
-            log.info("run %s", move.action, extra={**_of(hold), "error": move.error})
-
-    def _release(self, walk: Walk, hold: Hold) -> None:
-        """This process ends: give the run back, due at once."""
-        verdict = self._write(walk, hold)
-        if verdict.answer == "timed_out":
-            return self._stop(walk, hold, verdict)
-        if verdict.answer != "lease_lost":
-            self._let_go(walk, hold)
-        return None
-
-    def _stop(self, walk: Walk, hold: Hold, verdict: Verdict) -> None:
-        """The database said not to go on: tidy the trace and give the run back."""
-        if verdict.answer == "timed_out":
-            return self._fail(walk, hold, self._timeout_error(hold))
-        if verdict.answer == "lease_lost":
-            log.warning("the lease was lost", extra=_of(hold))
-            return None
-        log.info("run stopped", extra={**_of(hold), "status": verdict.status})
-        return self._let_go(walk, hold)
-
-    def _give_up(self, hold: Hold, error: str) -> None:
-        claimed = hold.claimed
-        self.writer.run(lambda c: leases.close_all(c, claimed.id, claimed.token, error))
-        move = Move(lifecycle.FAIL.name, error=error)
-        verdict = self.writer.write(
-            Boundary(claimed.id, claimed.metronome_id, claimed.token, move=move)
-        )
-        if verdict.answer == "stopped":
-            self.writer.run(lambda c: leases.let_go(c, claimed.id, claimed.token))
-
-    def _let_go(self, walk: Walk, hold: Hold) -> None:
-        run_id, token, nexts = hold.claimed.id, hold.claimed.token, walk.nexts()
-        self.writer.run(
-            lambda connection: leases.let_go(
-                connection, run_id, token, nexts=nexts, error="interrupted: the run was cancelled"
+            course.walk.interrupted(
+                frame, node, seq, CANCELLED, f"interrupted: {outcome.detail}", text
             )
-        )
-
-    def _nap(self, walk: Walk, hold: Hold, seconds: float) -> bool:
-        """Wait for a short sleep to end, or for news of the run; False where it was let go."""
-        if walk.pending.ends:  # what has ended is in the trace before anybody waits
-            verdict = self._write(walk, hold)
-            if verdict.answer != "go":
-                self._stop(walk, hold, verdict)
-                return False
-            return True
-        hold.look.wait(max(0.0, seconds))
-        return not hold.look.is_set() or self._still_ours(walk, hold)
-
-    def _still_ours(self, walk: Walk, hold: Hold) -> bool:
-        """Ask the database in the middle of a short sleep; False where the run was let go."""
-        hold.look.clear()
-        if hold.stop.reason == "timeout":
-            self._fail(walk, hold, self._timeout_error(hold))
-            return False
-        held = [(hold.claimed.id, hold.claimed.token)]
-        statuses = self.writer.run(lambda connection: leases.statuses(connection, held))
-        if statuses.get(hold.claimed.id) == lifecycle.RUNNING:
-            return True
-        self._stop(walk, hold, self._write(walk, hold))
+            course.stop()
         return False
 
-    def _timeout_error(self, hold: Hold) -> str:
-        return "the run timed out: its timeoutMs has passed since it started"
+    # -- what waits
 
-    # -- the database
+    def _hear(self, course: Course) -> bool:
+        """End what has news, or whose time has come; False where that ended the run."""
+        while (found := course.walk.due(now := self.clock.now())) is not None:
+            frame, node, parked = found
+            if parked.result is None and parked.stored:  # news that came in time count
+                course.look_again(parked)
+            attempt = course.walk.attempt(frame, node.id)
+            context = self._context(course, frame, node, parked.seq, attempt, parked.started_at, {})
+            outcome = parking.resume(course, node, context, parked, now)
+            if not self.note(course, frame, node, context, parked.seq, outcome):
+                return False
+        return True
 
-    def _write(
-        self, walk: Walk, hold: Hold, *, start: StepStart | None = None, move: Move | None = None
-    ) -> Verdict:
-        skips = walk.skips()
-        pending = walk.take_pending()
-        boundary = Boundary(
-            run_id=hold.claimed.id,
-            metronome_id=hold.claimed.metronome_id,
-            token=hold.claimed.token,
-            ends=pending.ends,
-            sleeps=pending.sleeps,
-            starts=[*skips, start] if start else skips,
-            move=move,
-        )
-        return self.writer.write(boundary)
+    def _nap(self, course: Course, seconds: float) -> bool:
+        """Wait for a short sleep to end, or for news of the run; False where it was let go."""
+        if course.walk.untold():  # what has happened is in the trace before anybody waits
+            return course.flush()
+        course.hold.look.wait(max(0.0, seconds))
+        return not course.hold.look.is_set() or course.still_ours()
 
-    def _restore(self, hold: Hold) -> Walk:
-        claimed = hold.claimed
-        graph = self.graphs(claimed.version_id)
-        trail: list[steps.Trail] = []
-        if claimed.lost:
-            self.writer.run(lambda c: leases.close_lost(c, claimed.id, claimed.token))
-        if claimed.begun:
-            trail = self.writer.run(lambda c: steps.trail(c, claimed.id))
-        return Walk(claimed, graph, trail)
+    def _complete(self, course: Course) -> None:
+        try:
+            limit = self.limits.output_max_bytes
+            course.complete(dumps(course.walk.output(), "output", max_bytes=limit))
+        except ValueRefused as error:
+            course.fail(error.message)
 
 
-def _of(hold: Hold, node: Node | None = None, step: str | None = None) -> dict[str, Any]:
-    """The ids that belong into a log line."""
-    ids = {"runId": hold.claimed.id, "metronomeId": hold.claimed.metronome_id}
-    if node is not None:
-        ids["nodeId"] = node.id
-    if step is not None:
-        ids["stepId"] = step
-    return ids
+def _poisonous(losses: int) -> str:
+    return (
+        f"given up: {losses} executors in a row were lost while they held this run;"
+        " one of its nodes seems to end them"
+    )

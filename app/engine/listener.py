@@ -17,12 +17,14 @@ import psycopg2
 
 from app.db import Database, RawConnection
 from app.store.leases import DUE_CHANNEL
-from app.store.transitions import STOP_CHANNEL
+from app.store.outbox import OUTBOX_CHANNEL
+from app.store.trees import STOP_CHANNEL
 
 log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 3.0  # how long to wait for our own voice
 RETRY_SECONDS = 5.0
+_CHANNELS = (DUE_CHANNEL, STOP_CHANNEL, OUTBOX_CHANNEL)
 
 
 class Listener(threading.Thread):
@@ -34,12 +36,14 @@ class Listener(threading.Thread):
         *,
         on_due: Callable[[], None],
         on_stop: Callable[[str, str], None],
+        on_outbox: Callable[[], None],
         on_live: Callable[[], None],
     ) -> None:
         super().__init__(name="listener", daemon=True)
         self._db = db
         self._on_due = on_due
         self._on_stop = on_stop
+        self._on_outbox = on_outbox
         self._on_live = on_live
         self._end_read, self._end_write = os.pipe()
         self._ending = False
@@ -66,7 +70,7 @@ class Listener(threading.Thread):
         try:
             probe = f"probe {os.getpid()} {time.monotonic_ns()}"
             with connection.cursor() as cursor:
-                cursor.execute(f"LISTEN {DUE_CHANNEL}; LISTEN {STOP_CHANNEL}")
+                cursor.execute("; ".join(f"LISTEN {channel}" for channel in _CHANNELS))
             self._speak(probe)
             if not self._hear(connection, probe):
                 raise psycopg2.OperationalError("LISTEN is accepted, but nothing is delivered")
@@ -111,6 +115,8 @@ class Listener(threading.Thread):
     def _pass_on(self, channel: str, payload: str) -> None:
         if channel == DUE_CHANNEL:
             self._on_due()
+        elif channel == OUTBOX_CHANNEL:
+            self._on_outbox()
         else:
             run_id, _, status = payload.partition(" ")
             self._on_stop(run_id, status)

@@ -50,11 +50,17 @@ class Monitor(threading.Thread):
         self._listening = listening
         self._wake = threading.Event()
         self._ending = False
+        self._unread = False
         now = time.monotonic()
         self._due = {self._renew: now, self._read: now, self._seen: now, self._sweep: now}
 
     def nudge(self) -> None:
-        """Look again: there is a new hold, or notifications have begun."""
+        """Look again: there is a new hold, or a node with a deadline."""
+        self._wake.set()
+
+    def look(self) -> None:
+        """Read the statuses once: notifications have begun, and some may have come before."""
+        self._unread = True
         self._wake.set()
 
     def end(self) -> None:
@@ -74,6 +80,8 @@ class Monitor(threading.Thread):
         """Do what is due; seconds until something is due again."""
         deadline = self._holds.expire(self._clock.now())
         now = time.monotonic()
+        if self._unread:
+            self._due[self._read] = now
         for chore, due in self._due.items():
             if due > now:
                 continue
@@ -95,7 +103,8 @@ class Monitor(threading.Thread):
 
     def _read(self) -> float:
         """Read the statuses of the held runs, where no notification would tell of a change."""
-        if not self._listening() and (held := self._holds.all()):
+        unread, self._unread = self._unread, False
+        if (unread or not self._listening()) and (held := self._holds.all()):
             asked = _pairs(held)
             self._holds.read(held, self._link.run(lambda c: leases.statuses(c, asked)))
         return self._poll

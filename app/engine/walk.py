@@ -1,37 +1,32 @@
 """One run on its way through its graph: what has happened, what is next.
 
-It is rebuilt from the trace at every claim, so a first start, a wake-up and a take-over are the
-same code. It decides nothing about stopping and writes nothing: the interpreter does.
+It is rebuilt from the trace at every claim (rebuild.py). It decides nothing about stopping and
+writes nothing: the interpreter does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from app.domain.graph import Graph, Node
-from app.domain.lifecycle import CANCELLED, COMPLETED, FAILED, RUNNING, SKIPPED
-from app.domain.outcomes import Failed
-from app.domain.progress import Progress
+from app.domain.lifecycle import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    SKIPPED,
+    WAITING_APPROVAL,
+)
+from app.domain.outcomes import Failed, LoopPlan
+from app.domain.progress import ERROR_HANDLE, body_entries, entry_nodes
+from app.engine.frames import Frame, Loop, Parked
 from app.ids import step_id
-from app.store.boundary import StepEnd, StepSleep, StepStart
-from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED, Claimed, NextNode
-from app.store.steps import Trail
-
-
-@dataclass(slots=True)
-class Sleeper:
-    """A node that sleeps; ``stored`` says whether the database knows of it."""
-
-    seq: int
-    started_at: datetime
-    wake_at: datetime
-    output: dict[str, Any]
-    stored: bool
+from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
+from app.store.leases import Claimed, NextNode
 
 
 @dataclass(slots=True)
@@ -39,188 +34,343 @@ class Pending:
     """What has happened since the last boundary and goes into the next one."""
 
     ends: list[StepEnd] = field(default_factory=list)
-    sleeps: list[StepSleep] = field(default_factory=list)
+    parks: list[StepPark] = field(default_factory=list)
+    spawns: list[Spawn] = field(default_factory=list)
 
 
 class Walk:
-    """The state of one claimed run."""
+    """The state of one claimed run; ``last`` is the seq of the last step that is in its trace."""
 
-    def __init__(self, claimed: Claimed, graph: Graph, trail: Sequence[Trail]) -> None:
+    def __init__(self, claimed: Claimed, graph: Graph, last: int = 0) -> None:
         self.claimed = claimed
         self.graph = graph
-        self.progress = Progress(graph, claimed.trigger_type)
-        self.sleepers: dict[str, Sleeper] = {}
-        self.not_before: dict[str, datetime] = {}  # a failed node that is to be tried again
         self.pending = Pending()
-        self.outputs: dict[str, Any] = {}
-        self._next_seq = 1
-        self._attempts: dict[str, int] = {}
-        self._replays: dict[str, str] = {}
-        self._gave_up: str | None = None  # the node that was on when the run stopped, and not next
         self.failure: tuple[str, bool] | None = None  # what ends this attempt; may it be repeated?
-        self._recorded: set[str] = set()  # nodes whose skipping is in the trace
-        self._scope = self._new_scope()
-        for step in trail:
-            self._remember(step)
+        self.doubt: str | None = None  # a lost node that may do harm when it runs again
+        self.losses = 0  # executors that were lost in a row, without a node that ended well
+        self._next_seq = max(last, claimed.base_seq) + 1
+        self.dispatched: set[int] = set()  # steps of which a connector knows that they are open
+        self._passed: list[StepStart] = []
+        body = graph.body(None)
+        self.top = Frame(body, entry_nodes(body, claimed.trigger_type), self._new_scope())
 
     # -- what comes next
 
-    def ready(self, now: datetime) -> Node | None:
-        """The node that is to start now; None where every ready one sleeps or backs off."""
-        for node_id in self.progress.ready():
-            waits = self.not_before.get(node_id)
-            if node_id not in self.sleepers and (waits is None or waits <= now):
-                return self.graph.nodes[node_id]
+    def frames(self) -> Iterator[Frame]:
+        """Every level, from the top."""
+        return self.top.below()
+
+    def ready(self, now: datetime) -> tuple[Frame, Node] | None:
+        """The node that is to start now; None where every ready one waits."""
+        for frame in self.frames():
+            node = frame.ready(now)
+            if node is not None:
+                return frame, node
         return None
 
     def next_wake(self) -> datetime | None:
-        """When the first of those that sleep or back off is due."""
-        moments = [sleeper.wake_at for sleeper in self.sleepers.values()]
-        moments += self.not_before.values()
-        return min(moments, default=None)
+        """When the first of those that wait is due, even without news."""
+        return min((moment for frame in self.frames() for moment in frame.wakes()), default=None)
 
-    def due_sleeper(self, now: datetime) -> str | None:
-        """A node whose sleep is over."""
-        due = [(s.wake_at, node) for node, s in self.sleepers.items() if s.wake_at <= now]
-        return min(due)[1] if due else None
+    def waits(self) -> bool:
+        """Whether something is parked, or is to be tried again."""
+        return any(frame.parked or frame.not_before for frame in self.frames())
 
-    def attempt(self, node_id: str) -> int:
-        """How often the node has been started."""
-        return self._attempts.get(node_id, 0)
+    def has_nested(self) -> bool:
+        """Whether a nested run has begun for which a node waits."""
+        return any(p.stored and "childRunId" in p.metadata for _, _, p in self.parked())
+
+    def awaits_approval(self) -> bool:
+        """Whether a person is asked for something."""
+        return any(p.status == WAITING_APPROVAL for f in self.frames() for p in f.parked.values())
+
+    def due(self, now: datetime) -> tuple[Frame, Node, Parked] | None:
+        """A parked node that has news, or whose time has come."""
+        found: tuple[datetime, Frame, Node, Parked] | None = None
+        for frame in self.frames():
+            for node_id, parked in frame.parked.items():
+                until = parked.started_at if parked.result is not None else parked.until()
+                if until is not None and until <= now and (found is None or until < found[0]):
+                    found = (until, frame, frame.graph.nodes[node_id], parked)
+        return None if found is None else found[1:]
+
+    def parked(self) -> Iterator[tuple[Frame, Node, Parked]]:
+        """Every parked node."""
+        for frame in self.frames():
+            for node_id, parked in frame.parked.items():
+                yield frame, frame.graph.nodes[node_id], parked
+
+    def untold(self) -> bool:
+        """Whether something waits to be written that others may look for: all but short sleeps."""
+        pending = self.pending
+        return bool(pending.ends or pending.parks or pending.spawns) or any(
+            not parked.stored and parked.metadata.get("waitsFor") != "time"
+            for _, _, parked in self.parked()
+        )
+
+    def turning(self) -> Loop | None:
+        """A loop whose iteration is over, or that has not begun one."""
+        for frame in self.frames():
+            for loop in frame.loops.values():
+                if loop.frame is None or loop.frame.exhausted():
+                    return loop
+        return None
+
+    def late_loop(self, now: datetime) -> Loop | None:
+        """A loop whose own timeoutMs has passed."""
+        for frame in self.frames():
+            for loop in frame.loops.values():
+                if loop.deadline is not None and loop.deadline <= now:
+                    return loop
+        return None
+
+    def attempt(self, frame: Frame, node_id: str) -> int:
+        """The number of the node's last attempt."""
+        return frame.attempts.get(node_id, self.claimed.base_attempt)
 
     def nexts(self) -> list[NextNode]:
         """The nodes that would have started, for the trace of a cancelled run."""
+        waiting = [
+            (frame, node)
+            for frame in self.frames()
+            for node in frame.progress.ready()
+            if node not in frame.parked and node not in frame.loops and node not in frame.stopped
+        ]
         return [
             NextNode(
                 self._next_seq + place,
-                node_id,
-                self.graph.nodes[node_id].kind,
-                self.attempt(node_id) + 1,
+                node,
+                self.graph.nodes[node].kind,
+                self.attempt(frame, node) + 1,
+                frame.loop_seq,
+                frame.iteration,
             )
-            for place, node_id in enumerate(
-                node
-                for node in self.progress.ready()
-                if node not in self.sleepers and node != self._gave_up
-            )
+            for place, (frame, node) in enumerate(waiting)
         ]
 
-    def scope(self, node: Node) -> Mapping[str, Any]:
+    def scope(self, frame: Frame, node: Node) -> Mapping[str, Any]:
         """What the expressions of ``node`` may name."""
         if node.kind != "end":
-            return self._scope
+            return frame.scope
         inbound = {
-            edge.source: self.outputs[edge.source]
-            for edge in self.graph.incoming[node.id]
-            if edge.source in self.outputs
+            edge.source: frame.outputs[edge.source]
+            for edge in frame.graph.incoming[node.id]
+            if edge.source in frame.outputs
         }
-        return {**self._scope, "inbound": inbound}
+        return {**frame.scope, "inbound": inbound}
 
-    def handles(self, node: Node) -> frozenset[str]:
+    def handles(self, frame: Frame, node: Node) -> frozenset[str]:
         """The handles of the edges that leave ``node``."""
-        edges = self.graph.outgoing[node.id]
+        edges = frame.graph.outgoing[node.id]
         return frozenset(edge.source_handle for edge in edges if edge.source_handle)
 
-    def idempotency_key(self, node_id: str, own: str) -> str:
+    def idempotency_key(self, frame: Frame, node_id: str, own: str) -> str:
         """The step's own id, or that of the step of which it is the replay."""
-        return self._replays.get(node_id, own)
+        return frame.replays.get(node_id, own)
 
     # -- what goes into the next boundary
 
-    def start(self, node: Node, recorded_input: str | None) -> StepStart:
-        """The step that is to start ``node``."""
-        replay = self._replays.get(node.id)
+    def start(self, frame: Frame, node: Node, recorded_input: str | None, **more: Any) -> StepStart:
+        """The step that is to start ``node``; ``more`` are further fields of a StepStart."""
+        metadata: dict[str, Any] = {}
+        if replay := frame.replays.get(node.id):
+            metadata["replayOf"] = replay
+        if suspended := frame.suspended.get(node.id):
+            metadata["continues"] = step_id(self.claimed.id, suspended.seq)
         return StepStart(
             seq=self._take_seq(),
             node_id=node.id,
             node_type=node.kind,
-            attempt=self.attempt(node.id) + 1,
+            attempt=self.attempt(frame, node.id) + 1,
             input=recorded_input,
-            metadata=None if replay is None else _json({"replayOf": replay}),
+            metadata=_json(metadata) if metadata else None,
+            parent_seq=frame.loop_seq,
+            iteration=frame.iteration,
+            **more,
         )
 
-    def started(self, step: StepStart) -> None:
+    def started(self, frame: Frame, step: StepStart) -> None:
         """The database has recorded the start of ``step``."""
-        self._attempts[step.node_id] = step.attempt
-        self.not_before.pop(step.node_id, None)
+        frame.attempts[step.node_id] = step.attempt
+        frame.not_before.pop(step.node_id, None)
 
     def skips(self) -> list[StepStart]:
         """The steps of nodes that are passed over and not yet in the trace."""
+        passed, self._passed = self._passed, []
+        for frame in self.frames():
+            passed += self._skips_of(frame)
+        return passed
+
+    def _skips_of(self, frame: Frame) -> list[StepStart]:
         return [
-            StepStart(self._take_seq(), node, self.graph.nodes[node].kind, 1, status=SKIPPED)
-            for node in self.progress.take_skipped()
-            if node not in self._recorded
+            StepStart(
+                self._take_seq(),
+                node,
+                self.graph.nodes[node].kind,
+                1,
+                status=SKIPPED,
+                parent_seq=frame.loop_seq,
+                iteration=frame.iteration,
+            )
+            for node in frame.progress.take_skipped()
+            if node not in frame.recorded
         ]
 
-    def done(self, node: Node, seq: int, text: str, branch: str | None) -> None:
+    def done(self, frame: Frame, node: Node, seq: int, text: str, branch: str | None) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
         metadata = None if branch is None else _json({"branch": branch})
         self.pending.ends.append(StepEnd(seq, COMPLETED, output=text, metadata=metadata))
         # Read back, as after a take-over: an output may be part of the scope that it is put into.
-        self._settle(node.id, orjson.loads(text), branch)
+        frame.settle(node, orjson.loads(text), branch)
 
-    def failed(self, node: Node, seq: int, error: str, output: str | None, at: datetime) -> None:
+    def failed(
+        self, frame: Frame, node: Node, seq: int, error: str, output: str | None, at: datetime
+    ) -> None:
         """A node has failed, and is to be tried again ``at`` a time, in the same attempt."""
-        self.not_before[node.id] = at
         metadata = _json({"retryAt": at})
-        self.pending.ends.append(StepEnd(seq, FAILED, output, error, metadata))
+        self._unpark(frame, node)
+        frame.not_before[node.id] = at
+        self._end(seq, FAILED, error, output, metadata)
+
+    def caught(self, frame: Frame, node: Node, seq: int, error: str, output: str | None) -> None:
+        """A node has failed for good, and an edge leads on from that."""
+        metadata = _json({"branch": ERROR_HANDLE})
+        self._unpark(frame, node)
+        self._end(seq, FAILED, error, output, metadata)
+        frame.fail(node, orjson.loads(output) if output else {}, error)
+
+    def failed_within(
+        self, frame: Frame, node: Node, seq: int, error: str, output: str | None
+    ) -> None:
+        """A node has failed for good, and a loop around it is to fail with it."""
+        self._unpark(frame, node)
+        self._end(seq, FAILED, error, output)
 
     def failed_for_good(
-        self, node: Node, seq: int, outcome: Failed, error: str, output: str | None
+        self, frame: Frame, node: Node, seq: int, outcome: Failed, error: str, output: str | None
     ) -> None:
         """A node has failed, and this attempt of the run with it.
 
         The trace says so, for the case that the run is paused before it can fail.
         """
-        self._gave_up = node.id
-        self.failure = (f"node {node.id} failed: {error}", outcome.retryable)
         metadata = {"runAttempt": self.claimed.attempt_count, "retryable": outcome.retryable}
-        self.pending.ends.append(StepEnd(seq, FAILED, output, error, _json(metadata)))
+        self._unpark(frame, node)
+        frame.stopped.add(node.id)
+        self.failure = (f"node {node.id} failed: {error}", outcome.retryable)
+        self._end(seq, FAILED, error, output, _json(metadata))
 
     def interrupted(
-        self, node: Node, seq: int, status: str, error: str, output: str | None
+        self,
+        frame: Frame,
+        node: Node,
+        seq: int,
+        status: str,
+        error: str,
+        output: str | None,
     ) -> None:
         """A node in flight gave up because its run stopped."""
-        self._gave_up = node.id
-        self.pending.ends.append(StepEnd(seq, status, output, error))
+        frame.stopped.add(node.id)
+        self._end(seq, status, error, output)
 
-    def asleep(self, node: Node, sleeper: Sleeper) -> None:
-        """A node sleeps; the next boundary says so, unless it has woken by then."""
-        self.sleepers[node.id] = sleeper
+    def park(self, frame: Frame, node: Node, parked: Parked, spawn: Spawn | None = None) -> None:
+        """A node waits; the next boundary says so, unless it has ended by then."""
+        frame.parked[node.id] = parked
+        if spawn is not None:
+            self.pending.spawns.append(spawn)
 
-    def woken(self, node_id: str, text: str) -> None:
-        """A sleeping node is done; ``text`` is its output as JSON."""
-        sleeper = self.sleepers.pop(node_id)
-        self.done(self.graph.nodes[node_id], sleeper.seq, text, None)
+    def open_loop(
+        self, frame: Frame, node: Node, seq: int, plan: LoopPlan, started_at: datetime
+    ) -> None:
+        """A loop begins, or goes on where it was closed before its end."""
+        frame.loops[node.id] = self.new_loop(frame, node, seq, plan, started_at)
+        self.pending.parks.append(StepPark(seq, None, metadata=_json({"waitsFor": "iterations"})))
 
-    def close_sleepers(self, error: str) -> None:
-        """The run ends while nodes sleep: they end cancelled."""
-        for sleeper in self.sleepers.values():
-            self.pending.ends.append(StepEnd(sleeper.seq, CANCELLED, error=error))
-        self.sleepers.clear()
+    def leave(self, loop: Loop) -> None:
+        """An iteration is over: what was passed over in it still has to be told."""
+        if loop.frame is not None:
+            self._passed += self._skips_of(loop.frame)
+
+    def turn(self, loop: Loop) -> None:
+        """Begin the next iteration of a loop."""
+        self.leave(loop)
+        body = self.graph.body(loop.node.id)
+        if loop.frame is not None:
+            loop.previous = loop.frame.result()
+        loop.begin(loop.iteration + 1, body, body_entries(body))
+
+    def close_below(self, loop: Loop, error: str) -> list[int]:
+        """Whatever waits inside of a loop that fails ends cancelled; the seqs of those steps."""
+        return [] if loop.frame is None else self._close(loop.frame, error)
+
+    def close_open(self, error: str) -> list[int]:
+        """The run ends while nodes wait: they end cancelled; the seqs of those steps."""
+        return self._close(self.top, error)
+
+    def _close(self, top: Frame, error: str) -> list[int]:
+        closed: list[int] = []
+        for frame in top.below():
+            closed += [parked.seq for parked in frame.parked.values()]
+            closed += [loop.seq for loop in frame.loops.values()]
+        for frame in list(top.below()):
+            frame.parked.clear()
+            frame.suspended |= frame.loops
+            frame.loops.clear()
+        self.pending.spawns = [s for s in self.pending.spawns if s.seq not in closed]
+        for seq in closed:
+            self._end(seq, CANCELLED, error)
+        return closed
+
+    def _unpark(self, frame: Frame, node: Node) -> None:
+        """A node that waited, or a loop that went on, does so no longer."""
+        frame.parked.pop(node.id, None)
+        if loop := frame.loops.pop(node.id, None):
+            frame.suspended[node.id] = loop
+
+    def _end(
+        self,
+        seq: int,
+        status: str,
+        error: str,
+        output: str | None = None,
+        metadata: str | None = None,
+    ) -> None:
+        """A step ends otherwise than well; its connector is told, unless that said so itself."""
+        tell = seq in self.dispatched
+        self.pending.ends.append(StepEnd(seq, status, output, error, metadata, tell=tell))
 
     def take_pending(self) -> Pending:
-        """What is to be written now; sleeps of which the database does not know are among it."""
+        """What is to be written now; parked nodes of which the database does not know are in it."""
         pending, self.pending = self.pending, Pending()
-        for sleeper in self.sleepers.values():
-            if not sleeper.stored:
-                text = _json(sleeper.output) if sleeper.output else None
-                pending.sleeps.append(StepSleep(sleeper.seq, sleeper.wake_at, text))
-                sleeper.stored = True
+        if pending.parks:  # a loop that ends at once is never parked: one statement, one write
+            ended = {end.seq for end in pending.ends}
+            pending.parks = [park for park in pending.parks if park.seq not in ended]
+        for _, _, parked in self.parked():
+            if not parked.stored:
+                text = _json(parked.output) if parked.output else None
+                metadata = _json(parked.metadata) if parked.metadata else None
+                pending.parks.append(
+                    StepPark(parked.seq, parked.until(), text, parked.status, metadata)
+                )
+                parked.stored = True
         return pending
 
     def output(self) -> dict[str, Any]:
-        """What the run answers: the output of the end that was reached.
+        """What the run answers."""
+        return self.top.result()
 
-        Several ends answer by their ids; a graph without a reached end by its last nodes.
-        """
-        ends = [n for n in self.outputs if self.graph.nodes[n].kind == "end"]
-        last = ends or [n for n in self.outputs if not self.graph.outgoing[n]]
-        if len(last) == 1:
-            result: dict[str, Any] = self.outputs[last[0]]
-            return result
-        return {node: self.outputs[node] for node in last}
-
-    # -- rebuilding
+    def new_loop(
+        self, frame: Frame, node: Node, seq: int, plan: LoopPlan, started_at: datetime
+    ) -> Loop:
+        """The loop of the step ``seq``; it goes on where one was closed before its end."""
+        earlier = frame.suspended.pop(node.id, None) or frame.loops.pop(node.id, None)
+        loop = Loop(node, seq, plan, frame, deadline(node, started_at))
+        if earlier is not None:
+            loop.earlier = (*earlier.earlier, earlier.seq)
+            loop.iteration, loop.previous = earlier.iteration, earlier.previous
+            loop.frame = earlier.frame
+            if loop.frame is not None:
+                loop.frame.loop = loop
+        return loop
 
     def _new_scope(self) -> dict[str, Any]:
         claimed = self.claimed
@@ -235,48 +385,16 @@ class Walk:
             },
         }
 
-    def _remember(self, step: Trail) -> None:
-        self._next_seq = step.seq + 1
-        if step.node_id not in self.graph.nodes:
-            return
-        if step.status == SKIPPED:
-            self._recorded.add(step.node_id)
-            return
-        if step.started_at is None:  # was only noted as next when the run was cancelled
-            return
-        metadata = orjson.loads(step.metadata) if step.metadata else {}
-        self._attempts[step.node_id] = step.attempt
-        self._replays.pop(step.node_id, None)
-        if step.status == COMPLETED:
-            output = orjson.loads(step.output) if step.output else {}
-            self._settle(step.node_id, output, metadata.get("branch"))
-        elif step.status == RUNNING and step.wake_at is not None:
-            output = orjson.loads(step.output) if step.output else {}
-            self.sleepers[step.node_id] = Sleeper(
-                step.seq, step.started_at, step.wake_at, output, stored=True
-            )
-        elif step.error in (EXECUTOR_LOST, EXECUTOR_STOPPED):
-            own = step_id(self.claimed.id, step.seq)
-            self._replays[step.node_id] = metadata.get("replayOf", own)
-        elif "retryAt" in metadata:
-            self.not_before[step.node_id] = datetime.fromisoformat(metadata["retryAt"])
-        elif metadata.get("runAttempt") == self.claimed.attempt_count:
-            self.failure = (f"node {step.node_id} failed: {step.error}", metadata["retryable"])
-
-    def _settle(self, node_id: str, output: dict[str, Any], branch: str | None) -> None:
-        node = self.graph.nodes[node_id]
-        self.outputs[node_id] = output
-        self._scope["steps"][node_id] = {"output": output}
-        if node.output_key:
-            self._scope[node.output_key] = output
-        self._replays.pop(node_id, None)
-        self.not_before.pop(node_id, None)
-        self.progress.settle(node_id, branch)
-
     def _take_seq(self) -> int:
         seq = self._next_seq
         self._next_seq += 1
         return seq
+
+
+def deadline(node: Node, started_at: datetime) -> datetime | None:
+    """When the node's own timeoutMs ends; None without one."""
+    timeout = node.config.get("timeoutMs")
+    return None if not timeout else started_at + timedelta(milliseconds=timeout)
 
 
 def _json(value: Any) -> str:

@@ -114,8 +114,7 @@ class Writer:
     def _lead(self, lane: Link, own: _Ticket) -> None:
         """Write what waits, own boundary first; then hand the lane on."""
         with self._lock:
-            others = min(BATCH - 1, len(self._waiting))
-            batch = [own, *(self._waiting.popleft() for _ in range(others))]
+            batch = self._gather(own)
         self._flush(lane, batch)
         with self._lock:
             heir = self._waiting.popleft() if self._waiting else None
@@ -127,6 +126,32 @@ class Writer:
             heir.wake()
         for ticket in batch[1:]:
             ticket.wake()
+
+    def _gather(self, own: _Ticket) -> list[_Ticket]:
+        """Own boundary and those that wait, but none of a run that another one touches.
+
+        The two would change the same row, which one statement can't do twice.
+        """
+        if not own.boundary.touches and not any(t.boundary.touches for t in self._waiting):
+            others = min(BATCH - 1, len(self._waiting))
+            return [own, *(self._waiting.popleft() for _ in range(others))]
+        batch, left = [own], deque[_Ticket]()
+        runs, touched = {own.boundary.run_id}, set(own.boundary.touches)
+        while self._waiting:
+            ticket = self._waiting.popleft()
+            boundary = ticket.boundary
+            if (
+                len(batch) == BATCH
+                or boundary.run_id in touched
+                or not runs.isdisjoint(boundary.touches)
+            ):
+                left.append(ticket)
+                continue
+            batch.append(ticket)
+            runs.add(boundary.run_id)
+            touched.update(boundary.touches)
+        self._waiting = left
+        return batch
 
     def _flush(self, lane: Link, batch: list[_Ticket]) -> None:
         """Settle every ticket of the batch; never raises."""

@@ -5,26 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from app.domain.shape import NOT_BUILT
+from app.nodes.approval import Approval
 from app.nodes.base import NodeKind
 from app.nodes.condition import Condition
 from app.nodes.delay import Delay
 from app.nodes.end import End
 from app.nodes.function import Function
 from app.nodes.http import Http
+from app.nodes.loop import Loop
+from app.nodes.metronome import MetronomeRun
 from app.nodes.note import Note
+from app.nodes.remote import Action, DatabaseDocument, Firecrawl, Imagine, Ticket
+from app.nodes.table import Table
 from app.nodes.transform import Transform
 from app.nodes.trigger import Trigger
 
-__all__ = ["NOT_BUILT", "REGISTRY"]
+__all__ = ["REGISTRY"]
 
 REGISTRY: Final[Mapping[str, NodeKind]] = {
     "trigger": Trigger(),
     "condition": Condition(),
+    "loop": Loop(),
     "transform": Transform(),
     "delay": Delay(),
+    "approval": Approval(),
+    "metronome": MetronomeRun(),
     "http": Http(),
     "function": Function(),
+    "action": Action(),
+    "imagine": Imagine(),
+    "firecrawl": Firecrawl(),
+    "database": DatabaseDocument(),
+    "ticket": Ticket(),
+    "table": Table(),
     "note": Note(),
     "end": End(),
 }

@@ -6,10 +6,12 @@ A kind lives in one file, knows no SQL and no HTTP API, and returns an Outcome.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar
 
+from app.domain.connectors import Connector
+from app.domain.expressions import render
 from app.domain.outcomes import Outcome
 from app.domain.stop import StopSignal
 
@@ -22,6 +24,8 @@ class NodeLimits:
     http_max_bytes: int = 1_000_000  # of a response body, after decompression
     http_timeout_ms: int = 30_000  # where a node sets none
     output_max_bytes: int = 1_000_000  # of a step's output as JSON
+    connectors: Mapping[str, Connector] = field(default_factory=dict)  # by node kind
+    public_url: str = ""  # where the API can be reached by those who call back
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +38,12 @@ class Context:
     replay this is, so that a remote side can tell a replay from a new request.
     """
 
+    organization_id: str
+    metronome_id: str
     run_id: str
     step_id: str
     node_id: str
+    node_label: str | None
     attempt: int
     config: Mapping[str, Any]
     input: Mapping[str, Any]
@@ -46,6 +53,22 @@ class Context:
     idempotency_key: str
     stop: StopSignal
     limits: NodeLimits
+    callback_token: str | None = None  # with which a remote side may end this step
+    node_subtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Why a parked node is looked at again.
+
+    ``result`` is what came from outside (a decision, a callback, the end of a nested run), or None
+    where only its time has come. ``output`` is what it was parked with. ``waited_ms`` counts from
+    the step's start.
+    """
+
+    result: Mapping[str, Any] | None
+    output: Mapping[str, Any]
+    waited_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +86,7 @@ class NodeKind:
     """A kind of node.
 
     ``bound`` names the config fields whose bindings are rendered before the node starts and
-    recorded as the step's input. ``replay_safe`` says whether running it again after a lost
-    executor can do no harm. ``interruptible`` says whether it ends at once on the stop signal.
+    recorded as the step's input. ``interruptible`` says whether it ends at once on the stop signal.
     """
 
     kind: ClassVar[str]
@@ -82,9 +104,20 @@ class NodeKind:
         """What ``config`` lacks before the node can run; a draft may lack it, a run fails."""
         return ()
 
-    def replay_safe(self, config: Mapping[str, Any]) -> bool:
-        """Whether a second run of the node can do no harm."""
+    def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
+        """Whether running the node again after a lost executor can do no harm."""
         return True
+
+    def connector(
+        self, config: Mapping[str, Any], limits: NodeLimits, subtype: str | None = None
+    ) -> str | None:
+        """The name of the connector that the node is dispatched to; None where it runs here."""
+        return None
+
+    def bind(self, config: Mapping[str, Any], scope: Mapping[str, Any]) -> dict[str, Any]:
+        """The node's input: the ``bound`` fields, rendered. Raises ExpressionError."""
+        wanted = {name: config[name] for name in self.bound if name in config}
+        return render(wanted, scope) if wanted else {}
 
     def record(self, rendered: Mapping[str, Any]) -> dict[str, Any] | None:
         """What the trace keeps of the rendered input: secrets masked; None for nothing."""
@@ -92,4 +125,8 @@ class NodeKind:
 
     def run(self, context: Context) -> Outcome:
         """Do the node's work."""
+        raise NotImplementedError
+
+    def resume(self, context: Context, news: News) -> Outcome:
+        """What has become of a node that was parked; must be quick. ``context.input`` is empty."""
         raise NotImplementedError

@@ -30,11 +30,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from app.domain.errors import ExpressionError
-from app.domain.expressions import Expression, compile_expression, render
+from app.domain.expressions import render
 from app.domain.outcomes import Done, Failed, Outcome
 from app.domain.values import Budget, equals, is_number, text, truth
 from app.nodes.base import Context, NodeKind, Problem
-from app.nodes.bindings import binding_problems
+from app.nodes.bindings import binding_problems, expression_of
 
 MAX_CONDITIONS = 100
 _TAKEN_NAMES = ("else", "error")
@@ -108,7 +108,7 @@ def _entry_problems(entry: Any, field: str, ids: list[str]) -> Iterator[Problem]
     try:
         if not isinstance(entry[name], str):
             raise ExpressionError(f"{name} must be a text.")
-        _compiled(entry[name])
+        expression_of(entry[name])
     except ExpressionError as error:
         yield Problem(f"{field}.{name}", error.message)
     if name == "field":
@@ -118,18 +118,10 @@ def _entry_problems(entry: Any, field: str, ids: list[str]) -> Iterator[Problem]
         yield from binding_problems(entry.get("value"), f"{field}.value")
 
 
-def _compiled(source: str) -> Expression:
-    """The expression, also where it is written as a binding."""
-    bare = source.strip()
-    if bare.startswith("{{") and bare.endswith("}}"):
-        bare = bare[2:-2]
-    return compile_expression(bare)
-
-
 def _holds(entry: Mapping[str, Any], scope: Mapping[str, Any]) -> bool:
     if entry.get("expression"):
-        return truth(_compiled(entry["expression"]).evaluate(scope))
-    found = _compiled(entry["field"]).look_up(scope)
+        return truth(expression_of(entry["expression"]).evaluate(scope))
+    found = expression_of(entry["field"]).look_up(scope)
     return _OPERATORS[entry["operator"]](found, render(entry.get("value"), scope))
 
 

@@ -1,4 +1,4 @@
-"""The function: calls a Python function that the deployer has installed.
+"""The function: calls a Python function that the deployer has installed, or a remote one.
 
 A package offers functions through the entry-point group ``metronome.functions``:
 
@@ -15,6 +15,8 @@ Config: ``functionName`` or ``functionId`` (the entry point's name), and ``paylo
 bindings) or ``payloadJson`` (a text that holds JSON with bindings). The step's output is what the
 function returns, or ``{"value": ...}`` where that is no object. An exception fails the node; one
 with the attribute ``retryable = False`` fails it for good.
+
+A name that no package has goes to the connector of the kind, where there is one: see dispatch.py.
 """
 
 from __future__ import annotations
@@ -28,13 +30,15 @@ from typing import Any
 
 import orjson
 
+from app.domain.connectors import VARIABLE, Connector, chosen, replay_safe
 from app.domain.errors import ExpressionError, ValueRefused
-from app.domain.expressions import render
 from app.domain.jsonvalue import clean_text, dumps
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.domain.stop import StopSignal
-from app.nodes.base import Context, NodeKind, Problem
-from app.nodes.bindings import as_object, binding_problems
+from app.nodes import dispatch
+from app.nodes.base import Context, News, NodeKind, NodeLimits, Problem
+from app.nodes.bindings import as_object, json_problems, render_json
+from app.nodes.dispatch import Work
 
 GROUP = "metronome.functions"
 _ERROR_LENGTH = 2_000  # characters of an exception's text in the trace
@@ -77,6 +81,10 @@ class Functions:
         self._points: dict[str, EntryPoint] | None = None
         self._loaded: dict[str, tuple[Callable[..., Any], bool]] = {}
 
+    def has(self, name: str) -> bool:
+        """Whether a function of that name is installed; it may be one that can't be imported."""
+        return name in self._found()
+
     def find(self, name: str) -> tuple[Callable[..., Any], bool]:
         """The function called ``name``, and whether it takes a context.
 
@@ -85,15 +93,14 @@ class Functions:
         known = self._loaded.get(name)
         if known is not None:
             return known
-        with self._lock:
-            if self._points is None:
-                self._points = {point.name: point for point in entry_points(group=GROUP)}
-            point = self._points.get(name)
+        points = self._found()
+        point = points.get(name)
         if point is None:
-            there = ", ".join(sorted(self._points)) or "none"
+            there = ", ".join(sorted(points)) or "none"
             raise LookupError(
                 f"There is no function '{name[:100]}'. Install a package on the executor that has "
-                f"it in the entry-point group '{GROUP}' (installed: {there})."
+                f"it in the entry-point group '{GROUP}' (installed: {there}), or give the kind a "
+                f"connector: a table [connectors.function] in the file that {VARIABLE} names."
             )
         # Outside of the lock: an import may take long, and others must not wait for it.
         function = point.load()
@@ -102,47 +109,59 @@ class Functions:
         loaded = self._loaded[name] = (function, _takes_context(function))
         return loaded
 
+    def _found(self) -> Mapping[str, EntryPoint]:
+        with self._lock:
+            if self._points is None:
+                self._points = {point.name: point for point in entry_points(group=GROUP)}
+            return self._points
+
 
 FUNCTIONS = Functions()
 
 
 class Function(NodeKind):
-    """Calls the function in this thread; it can only be interrupted by itself."""
+    """Calls the function in this thread, which only it can interrupt; or dispatches the node."""
 
     kind = "function"
     bound = ("payload",)
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """Types and bindings; whether the function is installed only the executor's host knows."""
-        for name in ("functionName", "functionId", "payloadJson"):
+        for name in ("functionName", "functionId"):
             if not isinstance(config.get(name), (str, type(None))):
                 yield Problem(f"config.{name}", f"{name} must be a text.")
-        payload, text = config.get("payload"), config.get("payloadJson")
-        if payload is not None and text:
-            yield Problem("config", "A function node takes payload or payloadJson, not both.")
-        yield from binding_problems(payload, "config.payload")
-        if isinstance(text, str) and text:
-            problems = list(binding_problems(text, "config.payloadJson"))
-            yield from problems
-            if not problems and "{{" not in text and _parsed(text) is None:
-                yield Problem("config.payloadJson", "payloadJson must hold JSON.")
+        yield from json_problems(config, "payload")
 
     def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
         """The function's name."""
         if not _name(config):
             yield Problem("config.functionName", "A function node needs functionName.")
 
-    def replay_safe(self, config: Mapping[str, Any]) -> bool:
-        """What the function says of itself: its attribute ``metronome_replay_safe``."""
+    def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
+        """What the function's ``metronome_replay_safe`` says, or else the connector's settings."""
+        if not FUNCTIONS.has(_name(config)):
+            return replay_safe(limits.connectors, self.kind)
         try:
             function, _ = FUNCTIONS.find(_name(config))
         except BaseException:  # its import may raise anything, and is reported by run
             return False
         return getattr(function, "metronome_replay_safe", False) is True
 
+    def connector(
+        self, config: Mapping[str, Any], limits: NodeLimits, subtype: str | None = None
+    ) -> str | None:
+        """The connector of the kind, where the function is none that is installed here."""
+        if FUNCTIONS.has(_name(config)):
+            return None
+        found = chosen(limits.connectors, self.kind, subtype)
+        return None if found is None else found.name
+
     def run(self, context: Context) -> Outcome:
-        """What the function returns."""
+        """What the function returns, or what the connector answers."""
         name = _name(context.config)
+        connector = chosen(context.limits.connectors, self.kind, context.node_subtype)
+        if connector is not None and not FUNCTIONS.has(name):
+            return self._dispatch(context, connector)
         try:
             function, takes_context = FUNCTIONS.find(name)
         except LookupError as error:
@@ -175,6 +194,22 @@ class Function(NodeKind):
         # Read back, so that the output is plain JSON, and nobody's to change later.
         return Done(as_object(orjson.loads(made)))
 
+    def resume(self, context: Context, news: News) -> Outcome:
+        """What the connector called back."""
+        return dispatch.resume(self.kind, news)
+
+    def _dispatch(self, context: Context, connector: Connector) -> Outcome:
+        try:
+            payload = _payload(context)
+        except (ExpressionError, ValueRefused) as error:
+            return Failed(error.message, retryable=False)
+        names = ("functionName", "functionId")
+        config = {name: context.config[name] for name in names if context.config.get(name)}
+        config["payload"] = payload
+        given = dispatch.run_input(context.scope)
+        work = Work(self.kind, context.node_subtype, config, given, {})
+        return dispatch.send(context, connector, work)
+
 
 def _name(config: Mapping[str, Any]) -> str:
     return str(config.get("functionName") or config.get("functionId") or "")
@@ -192,29 +227,8 @@ def _takes_context(function: Callable[..., Any]) -> bool:
 
 def _payload(context: Context) -> Any:
     """The payload, copied: the function may change it, and it may be part of another's output."""
-    text = context.config.get("payloadJson")
-    if not text:
-        payload = context.input.get("payload")
-        return {} if payload is None else orjson.loads(orjson.dumps(payload))
-    # Bindings inside of the JSON's texts are filled in after parsing, so that a quote in a value
-    # can't break the JSON. Where bindings stand for whole values, only the filled text is JSON.
-    parsed = _parsed(text)
-    if parsed is not None:
-        return orjson.loads(orjson.dumps(render(parsed[0], context.scope)))
-    filled = render(text, context.scope)
-    if not isinstance(filled, str):
-        return orjson.loads(orjson.dumps(filled))
-    parsed = _parsed(filled)
-    if parsed is None:
-        raise ValueRefused("payloadJson is no JSON once its bindings are filled in.")
-    return parsed[0]
-
-
-def _parsed(text: str) -> tuple[Any] | None:
-    try:
-        return (orjson.loads(text),)
-    except ValueError:
-        return None
+    payload = render_json(context.config, "payload", context.scope)
+    return {} if payload is None else orjson.loads(orjson.dumps(payload))
 
 
 def _said(error: BaseException) -> str:

@@ -12,7 +12,6 @@ and met a broken connection or a 429, 502, 503 or 504. ``Retry-After`` is honour
 from __future__ import annotations
 
 import random
-import socket
 import ssl
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -28,11 +27,11 @@ from app.domain.errors import ValueRefused
 from app.domain.jsonvalue import check_json
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.nodes import message
-from app.nodes.base import Context, NodeKind, Problem
-from app.nodes.bindings import binding_problems, has_bindings
+from app.nodes.base import Context, NodeKind, NodeLimits, Problem
+from app.nodes.bindings import binding_problems, has_bindings, is_whole
 from app.nodes.guard import AddressRefused
 from app.nodes.message import MASK, BadRequest, Request, TooBig
-from app.nodes.wire import Call, Cut, open_connection
+from app.nodes.wire import Call, Cut, described, open_connection
 
 MAX_REDIRECTS = 5
 MAX_RETRIES = 10
@@ -70,13 +69,13 @@ class Http(NodeKind):
         if not isinstance(config.get("idempotent"), (bool, type(None))):
             yield Problem("config.idempotent", "idempotent must be true or false.")
         retries = config.get("retries")
-        if retries is not None and not _is_whole(retries, 0, MAX_RETRIES):
+        if retries is not None and not is_whole(retries, 0, MAX_RETRIES):
             yield Problem("config.retries", f"retries must be a whole number to {MAX_RETRIES}.")
         statuses = config.get("okStatuses")
         if statuses is not None and not (
             isinstance(statuses, list)
             and 1 <= len(statuses) <= 100
-            and all(_is_whole(status, 100, 599) for status in statuses)
+            and all(is_whole(status, 100, 599) for status in statuses)
         ):
             fault = "okStatuses must be a list of status codes, such as [200, 404]."
             yield Problem("config.okStatuses", fault)
@@ -86,7 +85,7 @@ class Http(NodeKind):
         if not config.get("url"):
             yield Problem("config.url", "An http node needs a url.")
 
-    def replay_safe(self, config: Mapping[str, Any]) -> bool:
+    def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
         """Whether the method is one that may be repeated, or the config says ``idempotent``."""
         if config.get("idempotent") is True:
             return True
@@ -147,7 +146,7 @@ class Http(NodeKind):
 
     def _attempt(self, context: Context, request: Request, call: Call) -> _End | None:
         """One try with its redirects; None where the call was cut."""
-        safe = self.replay_safe({**context.config, "method": request.method})
+        safe = self.replay_safe({**context.config, "method": request.method}, context.limits)
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 answer = _exchange(context, request, call)
@@ -168,7 +167,7 @@ class Http(NodeKind):
             if call.cut_by is not None:
                 return None  # the socket was shut under the library, which may call that anything
             lasting = isinstance(error, (ssl.SSLCertVerificationError, DecodeError))
-            fault = f"The request to {request.shown} failed: {_described(error)}."
+            fault = f"The request to {request.shown} failed: {described(error)}."
             repeat = (safe or not call.sent) and not lasting
             return _End(Failed(fault, retryable=not lasting), repeat)
 
@@ -190,6 +189,7 @@ def _exchange(context: Context, request: Request, call: Call) -> Request | _End:
     connection = open_connection(call, str(url.scheme), host, url.port, allowed)
     try:
         connection.connect()
+        call.check()  # a socket that was shut before its TLS handshake passes for connected
         call.sent = True
         connection.request(
             request.method,
@@ -237,26 +237,5 @@ def _retry_after(response: BaseHTTPResponse) -> float | None:
     return min(MAX_RETRY_AFTER, max(0.0, wait))
 
 
-def _described(error: Exception) -> str:
-    """What went wrong, in words that hold nothing of the request."""
-    if isinstance(error, socket.gaierror):
-        return "the host name can't be resolved"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the TLS certificate is not valid ({error.verify_message})"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed ({error.reason or type(error).__name__})"
-    if isinstance(error, TimeoutError):
-        return "it timed out"
-    if isinstance(error, DecodeError):
-        return "the answer can't be decompressed"
-    if isinstance(error, OSError) and not isinstance(error, HTTPError):
-        return error.strerror or str(error) or type(error).__name__
-    return f"the connection broke or the answer is no HTTP ({type(error).__name__})"
-
-
 def _is_method(value: Any) -> bool:
     return isinstance(value, str) and value.upper() in message.METHODS
-
-
-def _is_whole(value: Any, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most

@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import DecodeError, HTTPError
 
 from app.domain.stop import StopSignal
 from app.nodes.guard import Endpoint, checked
@@ -202,3 +203,20 @@ def open_connection(
     connection.call = call
     connection.allowed = allowed
     return connection
+
+
+def described(error: Exception) -> str:
+    """What went wrong, in words that hold nothing of the request."""
+    if isinstance(error, socket.gaierror):
+        return "the host name can't be resolved"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the TLS certificate is not valid ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed ({error.reason or type(error).__name__})"
+    if isinstance(error, TimeoutError):
+        return "it timed out"
+    if isinstance(error, DecodeError):
+        return "the answer can't be decompressed"
+    if isinstance(error, OSError) and not isinstance(error, HTTPError):
+        return error.strerror or str(error) or type(error).__name__
+    return f"the connection broke or the answer is no HTTP ({type(error).__name__})"

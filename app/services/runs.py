@@ -1,4 +1,4 @@
-"""Runs: create, list, get, attach, delete, their steps, and cancel."""
+"""Runs: create, list, get, attach, delete; what goes on in them, and their steps."""
 
 from __future__ import annotations
 
@@ -11,22 +11,16 @@ from sqlalchemy import Connection
 from app.db import Database
 from app.domain.errors import Conflict, Invalid, NotFound
 from app.domain.jsonvalue import dumps
-from app.domain.lifecycle import CANCEL, CANCELLED, COMPLETED, FAILED, TERMINAL
-from app.domain.models import Actor, CancelOutcome, Run, Step, Transitioned
+from app.domain.lifecycle import TERMINAL
+from app.domain.models import Actor, Run, RunView, Step
 from app.ids import new_id
 from app.services import definitions
 from app.services import metronomes as metronome_service
-from app.store import metronomes, runs, steps, transitions, versions
+from app.store import metronomes, runs, trace, versions
 from app.store.runs import RunFilter
 
 MAX_INPUT_BYTES = 10_000_000  # as JSON; a request's own limit is lower as a rule
-
-
-_ALREADY: Mapping[str, CancelOutcome] = {
-    COMPLETED: "already_completed",
-    FAILED: "already_failed",
-    CANCELLED: "already_cancelled",
-}
+MAX_STEPS = 10_000  # of a trace, in one answer
 
 
 def not_found() -> NotFound:
@@ -199,6 +193,42 @@ def get(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Run:
     return run
 
 
+def view(db: Database, actor: Actor, metronome_id: str, run_id: str) -> RunView:
+    """The run, and what goes on in it just now. Raises NotFound."""
+    found = db.read(
+        lambda connection: runs.view(connection, actor.organization_id, metronome_id, run_id)
+    )
+    if found is None:
+        raise not_found()
+    return found
+
+
+def children(
+    db: Database,
+    actor: Actor,
+    metronome_id: str,
+    run_id: str,
+    statuses: tuple[str, ...] = (),
+    *,
+    limit: int,
+    offset: int,
+) -> list[Run]:
+    """Up to ``limit`` runs that a run started, newest first, of any workflow. Raises NotFound."""
+    wanted = RunFilter(statuses=statuses, parent_run_id=run_id)
+
+    def query(connection: Connection) -> list[Run] | None:
+        if runs.get(connection, actor.organization_id, metronome_id, run_id) is None:
+            return None
+        return runs.page(
+            connection, actor.organization_id, None, wanted, limit=limit, offset=offset
+        )
+
+    found = db.read(query)
+    if found is None:
+        raise not_found()
+    return found
+
+
 def attach(
     db: Database, actor: Actor, metronome_id: str, run_id: str, changes: Mapping[str, str | None]
 ) -> Run:
@@ -213,9 +243,10 @@ def attach(
 
 
 def delete(db: Database, actor: Actor, metronome_id: str, run_id: str) -> None:
-    """Delete a run that has ended, with its steps.
+    """Delete a run that has ended, with its steps and the runs below it.
 
-    Raises NotFound, or Conflict while the run is active or a node of it is still in flight.
+    Raises NotFound, or Conflict while one of these is active, a node of them is still in flight, or
+    the run above still goes on.
     """
     with db.connect() as connection:
         if runs.delete(connection, actor, metronome_id, run_id):
@@ -223,42 +254,30 @@ def delete(db: Database, actor: Actor, metronome_id: str, run_id: str) -> None:
         run = runs.get(connection, actor.organization_id, metronome_id, run_id)
     if run is None:
         raise not_found()
-    if run.status in TERMINAL:
+    if run.status not in TERMINAL:
+        message = f"the run is {run.status}; cancel it before you delete it"
+    elif run.locked_by is not None:
         message = f"the run is {run.status}, but a node of it is still in flight; try again later"
     else:
-        message = f"the run is {run.status}; cancel it before you delete it"
+        message = f"the run is {run.status}, but a run below or above it is still active"
     raise Conflict(message, code="run_active", details={"status": run.status})
 
 
-def list_steps(db: Database, actor: Actor, metronome_id: str, run_id: str) -> list[Step]:
-    """The trace of a run, in order. Raises NotFound."""
-
-    def query(connection: Connection) -> list[Step] | None:
-        if runs.get(connection, actor.organization_id, metronome_id, run_id) is None:
-            return None
-        return steps.of_run(connection, run_id)
-
-    found = db.read(query)
+def list_steps(
+    db: Database,
+    actor: Actor,
+    metronome_id: str,
+    run_id: str,
+    *,
+    limit: int = MAX_STEPS,
+    offset: int = 0,
+) -> list[Step]:
+    """Up to ``limit`` steps of the trace of a run, in order. Raises NotFound."""
+    found = db.read(
+        lambda connection: trace.page(
+            connection, actor.organization_id, metronome_id, run_id, limit=limit, offset=offset
+        )
+    )
     if found is None:
         raise not_found()
     return found
-
-
-def cancel(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Transitioned:
-    """Cancel a run; one that has ended is answered as it is. Raises NotFound.
-
-    Sent once more where the connection was lost meanwhile: a second cancel changes nothing.
-    """
-    done = db.read(
-        lambda connection: transitions.request(connection, CANCEL, actor, metronome_id, run_id)
-    )
-    if done is None:
-        raise not_found()
-    return done
-
-
-def cancel_outcome(done: Transitioned) -> CancelOutcome:
-    """What a cancel came to, in a word."""
-    if done.moved:
-        return "cancelled"
-    return _ALREADY[done.run.status]

@@ -16,12 +16,17 @@ from app.domain.lifecycle import (
     CANCELLED,
     CLAIM,
     CLAIMABLE,
+    COMPLETED,
+    DOUBT,
     FAILED,
     OPEN_STEP,
+    PAUSED,
     sql_list,
 )
+from app.store import outbox
 
 DUE_CHANNEL = "metronome_due"
+_DOUBTFUL = sql_list(DOUBT.sources)  # where a node that may have run puts a run in doubt
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +50,17 @@ class Claimed:
     begun: bool
     lost: bool
     now: datetime
+    parent_run_id: str | None = None
+    root_run_id: str | None = None
+    depth: int = 0
+    base_seq: int = 0
+    base_attempt: int = 0
+    takeovers: int = 0
 
 
 # Oldest first, and never waiting for a row that somebody else is just taking. An attempt is counted
-# when it begins; going on after a sleep, a resume or a lost executor is the same attempt.
+# when it begins; going on after a sleep, a resume or a lost executor is the same attempt. Take-overs
+# are counted from the last holder under which a node ended well.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT id, started_at IS NOT NULL OR attempt_count > 0 AS begun,
@@ -71,13 +83,22 @@ claimed AS (
         attempt_count = r.attempt_count + CASE WHEN r.attempt_due THEN 1 ELSE 0 END,
         attempt_due = false,
         next_attempt_at = NULL,
+        signalled = false,
+        takeovers = CASE
+            WHEN NOT due.lost THEN r.takeovers
+            WHEN EXISTS (
+                SELECT FROM steps s WHERE s.run_id = r.id AND s.status = '{COMPLETED}'
+                  AND s.completed_at > r.locked_at
+            ) THEN 1
+            ELSE r.takeovers + 1 END,
         updated_at = clock_timestamp()
     FROM due WHERE r.id = due.id
     RETURNING r.*, due.begun, due.lost
 )
 SELECT c.id, c.organization_id, c.metronome_id, c.version_id, c.user_id, c.trigger_type, c.input,
     c.attempt_count, c.max_attempts, c.deadline_at, c.lease_token, c.begun, c.lost,
-    clock_timestamp()
+    clock_timestamp(), c.parent_run_id, c.root_run_id, c.depth, c.base_seq, c.base_attempt,
+    c.takeovers
 FROM claimed c ORDER BY c.id
 """
 
@@ -91,7 +112,7 @@ def claim(connection: RawConnection, executor: str, *, limit: int, lease: float)
 
 _NEXT_DUE = f"""
 SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8
-FROM runs WHERE status IN ({sql_list(CLAIMABLE)})
+FROM runs WHERE status IN ({sql_list(CLAIMABLE)}) AND due_at < 'infinity'
 """
 
 
@@ -141,17 +162,27 @@ def statuses(connection: RawConnection, held: Sequence[tuple[str, str]]) -> dict
         return dict(cursor.fetchall())
 
 
-# A run that was resumed or retried while its last node drained is due as soon as it is let go.
+EXECUTOR_LOST = "executor lost: the process that ran this node is gone, its effects are unknown"
+EXECUTOR_STOPPED = "executor stopped: it was shut down before this node ended"
+IN_DOUBT = (
+    "in doubt: the node {node} may have run, since its executor went away while it was in flight;"
+    " resume with confirmInDoubtReplay to run it again, or retry or cancel the run"
+)
+
+# A run that was resumed or retried while its last node drained is due as soon as it is let go; but
+# where a node is left behind that may do harm when it runs again, a person is to be asked.
 _LET_GO = f"""
 SELECT id FROM runs WHERE id = %(run_id)s FOR NO KEY UPDATE;
 
 WITH parked AS (
     INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, error,
-        completed_at)
+        parent_seq, iteration, completed_at)
     SELECT r.id, n.seq, r.metronome_id, n.node_id, n.node_type, n.attempt, '{CANCELLED}',
-        'the run was cancelled before this node started', clock_timestamp()
-    FROM unnest(%(seqs)s::int[], %(nodes)s::text[], %(types)s::text[], %(attempts)s::int[])
-        AS n (seq, node_id, node_type, attempt)
+        'the run was cancelled before this node started', n.parent_seq, n.iteration,
+        clock_timestamp()
+    FROM unnest(%(seqs)s::int[], %(nodes)s::text[], %(types)s::text[], %(attempts)s::int[],
+            %(parents)s::int[], %(iterations)s::int[])
+        AS n (seq, node_id, node_type, attempt, parent_seq, iteration)
     JOIN runs r ON r.id = %(run_id)s AND r.lease_token = %(token)s AND r.status = '{CANCELLED}'
 ),
 closed AS (
@@ -163,9 +194,26 @@ closed AS (
     WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
       AND s.status IN ({sql_list(OPEN_STEP)})
       AND (s.lease_token = %(token)s OR s.lease_token IS NULL AND r.status = '{CANCELLED}')
+    RETURNING s.*, r.organization_id
+),
+told AS (
+    {outbox.insert("closed", "node.cancelled", where=f"status = '{CANCELLED}'")}
+),
+doubtful AS (
+    SELECT min(node_id) AS node_id FROM closed, runs r
+    WHERE unsafe AND %(unfinished)s AND r.id = %(run_id)s AND seq > r.base_seq
 )
 UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL,
-    due_at = CASE WHEN r.status IN ({sql_list(CLAIMABLE)}) THEN clock_timestamp() END
+    status = CASE WHEN d.node_id IS NULL OR r.status NOT IN ({_DOUBTFUL})
+        THEN r.status ELSE '{DOUBT.target}' END,
+    in_doubt = r.in_doubt OR d.node_id IS NOT NULL AND r.status IN ({_DOUBTFUL}),
+    paused_by = CASE WHEN d.node_id IS NULL OR r.status NOT IN ({_DOUBTFUL})
+        THEN r.paused_by ELSE coalesce(r.paused_by, r.id) END,
+    error = CASE WHEN d.node_id IS NULL OR r.status NOT IN ({_DOUBTFUL})
+        THEN r.error ELSE replace('{IN_DOUBT}', '{{node}}', d.node_id) END,
+    due_at = CASE WHEN d.node_id IS NULL AND r.status IN ({sql_list(CLAIMABLE)})
+        THEN clock_timestamp() END
+FROM doubtful d
 WHERE r.id = %(run_id)s AND r.lease_token = %(token)s
 RETURNING r.status
 """
@@ -179,6 +227,8 @@ class NextNode:
     node_id: str
     node_type: str
     attempt: int
+    parent_seq: int | None = None
+    iteration: int | None = None
 
 
 def let_go(
@@ -188,12 +238,15 @@ def let_go(
     *,
     nexts: Sequence[NextNode] = (),
     error: str | None = None,
+    unfinished: bool = False,
 ) -> str | None:
     """Give a run back without a move of its own; its status, or None where the lease was lost.
 
     Where the run was cancelled, ``nexts`` enter the trace as cancelled steps that never started.
-    A step that is still open under this lease is closed with ``error``. Where the run was resumed
-    or retried meanwhile, or the executor shuts down, it becomes due at once.
+    A step that is still open under this lease is closed with ``error``; ``unfinished`` says that
+    its node may have run all the same, which puts the run in doubt where running it again may do
+    harm. Where the run was resumed or retried meanwhile, or the executor shuts down, it becomes
+    due at once.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -206,64 +259,69 @@ def let_go(
                 "nodes": [node.node_id for node in nexts],
                 "types": [node.node_type for node in nexts],
                 "attempts": [node.attempt for node in nexts],
+                "parents": [node.parent_seq for node in nexts],
+                "iterations": [node.iteration for node in nexts],
+                "unfinished": unfinished,
             },
         )
         row = cursor.fetchone()
     return None if row is None else str(row[0])
 
 
-EXECUTOR_LOST = "executor lost: the process that ran this node is gone, its effects are unknown"
-EXECUTOR_STOPPED = "executor stopped: it was shut down before this node ended"
-
-# Without ``everything``, only what somebody else was in flight in: what sleeps goes on sleeping.
-_CLOSE = f"""
+_CLOSE_ALL = f"""
 UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
     completed_at = clock_timestamp(), updated_at = clock_timestamp()
 FROM runs r
 WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
-  AND s.status IN ({sql_list(OPEN_STEP)}) AND (%(everything)s OR s.lease_token <> %(token)s)
+  AND s.status IN ({sql_list(OPEN_STEP)})
 """
-
-
-def close_lost(connection: RawConnection, run_id: str, token: str) -> None:
-    """Close, as failed, the steps that an earlier holder of the run left in flight."""
-    _close(connection, run_id, token, EXECUTOR_LOST, everything=False)
 
 
 def close_all(connection: RawConnection, run_id: str, token: str, error: str) -> None:
     """Close, as failed, every open step of a run that can't go on."""
-    _close(connection, run_id, token, error, everything=True)
-
-
-def _close(
-    connection: RawConnection, run_id: str, token: str, error: str, *, everything: bool
-) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(
-            _CLOSE, {"run_id": run_id, "token": token, "error": error, "everything": everything}
-        )
+        cursor.execute(_CLOSE_ALL, {"run_id": run_id, "token": token, "error": error})
+
+
+_CLOSE_EARLIER = f"""
+UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
+    completed_at = clock_timestamp(), updated_at = clock_timestamp()
+FROM runs r
+WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
+  AND s.seq <= r.base_seq AND s.status IN ({sql_list(OPEN_STEP)})
+"""
+
+
+def close_earlier(connection: RawConnection, run_id: str, token: str) -> None:
+    """Close the step that an executor was lost in before its run was retried from the start."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CLOSE_EARLIER, {"run_id": run_id, "token": token, "error": EXECUTOR_LOST})
 
 
 # Runs that were stopped while an executor held them, and whose executor died before it let go.
 _SWEEP = f"""
 WITH dead AS MATERIALIZED (
-    SELECT id FROM runs
+    SELECT id, base_seq FROM runs
     WHERE lease_token IS NOT NULL AND status NOT IN ({sql_list(CLAIMABLE)})
       AND due_at <= clock_timestamp()
     ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 ),
-freed AS (
-    UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL, due_at = NULL
-    FROM dead WHERE r.id = dead.id
-    RETURNING r.id, r.status
-),
 closed AS (
     UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
         completed_at = clock_timestamp(), updated_at = clock_timestamp()
-    FROM freed WHERE s.run_id = freed.id AND s.status IN ({sql_list(OPEN_STEP)})
+    FROM dead WHERE s.run_id = dead.id AND s.status IN ({sql_list(OPEN_STEP)})
       AND s.lease_token IS NOT NULL
+    RETURNING s.run_id, s.node_id, s.unsafe AND s.seq > dead.base_seq AS doubtful
 )
-SELECT id FROM freed
+UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL, due_at = NULL,
+    in_doubt = r.in_doubt OR r.status = '{PAUSED}' AND d.node_id IS NOT NULL,
+    error = CASE WHEN r.status = '{PAUSED}' AND d.node_id IS NOT NULL
+        THEN replace('{IN_DOUBT}', '{{node}}', d.node_id) ELSE r.error END
+FROM dead, LATERAL (
+    SELECT min(node_id) AS node_id FROM closed WHERE closed.run_id = dead.id AND doubtful
+) d
+WHERE r.id = dead.id
+RETURNING r.id
 """
 
 

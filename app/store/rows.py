@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from app.domain.models import ApiKey, Metronome, Run, Step
 
 RUN_FIELDS = tuple(field.name for field in fields(Run))
-STEP_FIELDS = tuple(field.name for field in fields(Step))
+STEP_FIELDS = tuple(field.name for field in fields(Step) if field.default is MISSING)
 METRONOME_FIELDS = tuple(field.name for field in fields(Metronome))
 KEY_FIELDS = tuple(field.name for field in fields(ApiKey))
 
@@ -17,6 +17,13 @@ KEY_FIELDS = tuple(field.name for field in fields(ApiKey))
 def columns(names: Iterable[str], table: str) -> str:
     """``names`` as the inside of a SELECT list: ``r.id, r.status``."""
     return ", ".join(f"{table}.{name}" for name in names)
+
+
+def step_id(table: str) -> str:
+    """SQL for the id of the step of ``table``, which has run_id and seq: see ``ids.step_id``."""
+    seq = f"CAST({table}.seq AS text)"
+    padded = f"lpad({seq}, greatest(6, length({seq})), '0')"
+    return f"'step_' || substr({table}.run_id, 5) || '_' || {padded}"
 
 
 def run(row: Sequence[Any]) -> Run:

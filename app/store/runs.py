@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, text
 from sqlalchemy.sql import ColumnElement
 
-from app.domain.lifecycle import QUEUED, TERMINAL, sql_list
-from app.domain.models import Actor, Run
-from app.store import events, rows
+from app.domain.lifecycle import OPEN_STEP, QUEUED, sql_list
+from app.domain.models import Actor, OpenStep, Run, RunView
+from app.store import events, rows, trees
 from app.store.metronomes import ARCHIVED
 from app.store.schema import runs
 
@@ -142,6 +143,44 @@ def get(connection: Connection, organization_id: str, metronome_id: str, run_id:
     return None if row is None else rows.run(row)
 
 
+_VIEW = text(f"""
+SELECT {_RUN},
+    (SELECT count(*) FROM runs c WHERE c.parent_run_id = r.id),
+    (
+        SELECT json_agg(json_build_array(s.seq, s.node_id, s.node_type, s.status, s.attempt,
+            s.connector, s.started_at, s.wake_at, s.lease_token IS NULL,
+            s.metadata ->> 'childRunId') ORDER BY s.seq)
+        FROM steps s
+        WHERE s.run_id = r.id AND s.status IN ({sql_list(OPEN_STEP)})
+          AND (r.completed_at IS NULL OR r.lease_token IS NOT NULL)
+    )
+FROM runs r
+WHERE r.id = :run_id AND r.metronome_id = :metronome_id AND r.organization_id = :organization_id
+""")
+
+
+def view(
+    connection: Connection, organization_id: str, metronome_id: str, run_id: str
+) -> RunView | None:
+    """The run with what goes on in it just now, in one statement; None as for ``get``."""
+    row = connection.execute(
+        _VIEW,
+        {"run_id": run_id, "metronome_id": metronome_id, "organization_id": organization_id},
+    ).one_or_none()
+    if row is None:
+        return None
+    children, steps = row[len(rows.RUN_FIELDS) :]
+    return RunView(rows.run(row), tuple(_open_step(step) for step in steps or ()), children)
+
+
+def _open_step(step: list[Any]) -> OpenStep:
+    seq, node_id, node_type, status, attempt, connector, started, wakes, *rest = step
+    started_at, wake_at = (
+        None if moment is None else datetime.fromisoformat(moment) for moment in (started, wakes)
+    )
+    return OpenStep(seq, node_id, node_type, status, attempt, connector, started_at, wake_at, *rest)
+
+
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """Which runs to list; None and () mean any."""
@@ -150,25 +189,33 @@ class RunFilter:
     search: str | None = None
     project_id: str | None = None
     ticket_id: str | None = None
+    parent_run_id: str | None = None
 
 
 def page(
     connection: Connection,
     organization_id: str,
-    metronome_id: str,
+    metronome_id: str | None,
     wanted: RunFilter,
     *,
     limit: int,
     offset: int,
 ) -> list[Run]:
-    """Up to ``limit`` runs, newest first, from the ``offset``-th on. Ids sort by time."""
+    """Up to ``limit`` runs, newest first, from the ``offset``-th on. Ids sort by time.
+
+    They are of one workflow; without a ``metronome_id``, of all those of the organization.
+    """
     query = (
         select(*_TABLE_RUN)
-        .where(runs.c.metronome_id == metronome_id, runs.c.organization_id == organization_id)
+        .where(runs.c.organization_id == organization_id)
         .order_by(runs.c.id.desc())
         .limit(limit)
         .offset(offset)
     )
+    if metronome_id is not None:
+        query = query.where(runs.c.metronome_id == metronome_id)
+    if wanted.parent_run_id is not None:
+        query = query.where(runs.c.parent_run_id == wanted.parent_run_id)
     if wanted.statuses:
         query = query.where(runs.c.status.in_(wanted.statuses))
     if wanted.project_id is not None:
@@ -244,35 +291,38 @@ def attach(
     return None if row is None else rows.run(row)
 
 
-_DELETED_EVENT = events.insert(
-    "gone",
-    "run.deleted",
-    metronome_id="metronome_id",
-    run_id="id",
-    version_id="version_id",
-    payload="json_build_object('status', status)",
-)
-
-# The steps go with their run; an executor that still holds the run keeps it from being deleted.
-_DELETE = text(f"""
-WITH gone AS (
-    DELETE FROM runs
-    WHERE id = :run_id AND metronome_id = :metronome_id AND organization_id = :organization_id
-      AND status IN ({sql_list(TERMINAL)}) AND lease_token IS NULL
-    RETURNING id, organization_id, metronome_id, user_id, version_id, status
+# The steps go with their run, and the runs below it too: they are a part of its trace. A run that
+# an executor still holds keeps them all from being deleted, and so does a run above that still
+# waits for this one.
+_DELETE = text(f"""{trees.LOCK}
+WITH RECURSIVE {trees.TREE},
+busy AS (
+    SELECT FROM runs r
+    WHERE r.id = ANY (ARRAY(SELECT id FROM tree))
+      AND (r.completed_at IS NULL OR r.lease_token IS NOT NULL)
+    UNION ALL
+    SELECT FROM runs r JOIN runs p ON p.id = r.parent_run_id
+    WHERE {trees.TARGET} AND p.completed_at IS NULL
+),
+gone AS (
+    DELETE FROM runs WHERE id = ANY (ARRAY(SELECT id FROM tree)) AND NOT EXISTS (SELECT FROM busy)
+    RETURNING *, clock_timestamp() AS now
 ),
 steps_gone AS (
-    DELETE FROM steps USING gone WHERE steps.run_id = gone.id
+    DELETE FROM steps WHERE run_id = ANY (ARRAY(SELECT id FROM gone))
 ),
-audited AS (
-    {_DELETED_EVENT}
+audited AS ({trees.audited("gone", "run.deleted", "json_build_object('status', status)", at="now")}
 )
-SELECT id FROM gone
+SELECT id FROM gone WHERE id = :run_id
 """)
 
 
 def delete(connection: Connection, actor: Actor, metronome_id: str, run_id: str) -> bool:
-    """Delete a run that has ended, with its steps; False where there is none to delete."""
+    """Delete a run that has ended, with its steps and all runs below it.
+
+    False where there is no such run, or where it can't be deleted: one of them has not ended, is
+    still held, or is waited for by a run above.
+    """
     values = {
         "run_id": run_id,
         "metronome_id": metronome_id,

@@ -118,7 +118,24 @@ runs = Table(
     Column("timeout_ms", BigInteger),
     Column("attached_project_id", Text),
     Column("attached_ticket_id", Text),
-    # when an executor may take the run; while one holds it, the end of its lease
+    # a nested run: the run and the step that started it, and the run at the top of the tree
+    Column("parent_run_id", Text),
+    Column("parent_seq", Integer),
+    Column("root_run_id", Text),
+    Column("depth", Integer, nullable=False, server_default=text("0")),
+    # something that a parked step waits for has happened since an executor last looked
+    Column("signalled", Boolean, nullable=False, server_default=text("false")),
+    # paused because a node that is not safe to replay may have run
+    Column("in_doubt", Boolean, nullable=False, server_default=text("false")),
+    Column("paused_by", Text),  # the run whose pause paused this one: itself, or one above it
+    # how often in a row the run was taken over from an executor that was lost
+    Column("takeovers", Integer, nullable=False, server_default=text("0")),
+    # steps up to base_seq belong to what came before a retry from the start, and so do attempts
+    # of nodes up to base_attempt
+    Column("base_seq", Integer, nullable=False, server_default=text("0")),
+    Column("base_attempt", Integer, nullable=False, server_default=text("0")),
+    # when an executor may take the run; while one holds it, the end of its lease; infinity where
+    # only a signal can wake it
     _time("due_at", nullable=True),
     Column("lease_token", Text),
     Column("locked_by", Text),
@@ -153,6 +170,14 @@ runs = Table(
         "attempt_count >= 0 AND max_attempts >= 1 AND (timeout_ms IS NULL OR timeout_ms > 0)",
         name="runs_counts",
     ),
+    CheckConstraint(
+        "(parent_run_id IS NULL) = (depth = 0) AND (parent_run_id IS NULL) = (parent_seq IS NULL)"
+        " AND (parent_run_id IS NULL) = (root_run_id IS NULL) AND depth >= 0",
+        name="runs_nesting_is_whole",
+    ),
+    CheckConstraint(
+        f"NOT in_doubt OR status = '{lifecycle.PAUSED}'", name="runs_in_doubt_is_paused"
+    ),
     Index(
         "runs_due",
         "due_at",
@@ -183,6 +208,18 @@ runs = Table(
         postgresql_where=text("attached_ticket_id IS NOT NULL"),
     ),
     Index(
+        "runs_by_parent",
+        "parent_run_id",
+        "id",
+        postgresql_where=text("parent_run_id IS NOT NULL"),
+    ),
+    Index(
+        "runs_waiting_approval",
+        "organization_id",
+        "id",
+        postgresql_where=text(f"status = '{lifecycle.WAITING_APPROVAL}'"),
+    ),
+    Index(
         "runs_idempotency",
         "metronome_id",
         "idempotency_key",
@@ -205,8 +242,16 @@ steps = Table(
     Column("output", JSON),
     Column("metadata", JSON),
     Column("error", Text),
-    # the claim under which the node is in flight; NULL once it has ended, or while it sleeps
+    # inside of a loop: the seq of the loop's own step, and the iteration, from 0
+    Column("parent_seq", Integer),
+    Column("iteration", Integer),
+    # the claim under which the node is in flight; NULL once it has ended, or while it is parked
     Column("lease_token", Text),
+    # running the node again after a lost executor might do harm
+    Column("unsafe", Boolean, nullable=False, server_default=text("false")),
+    Column("connector", Text),  # the connector that the node is dispatched to
+    Column("callback_sha256", Text),  # of the token with which it may call back, in hex
+    Column("result", JSON),  # what came from outside while the step was open
     _time("wake_at", nullable=True),
     _time("started_at", nullable=True),
     _time("completed_at", nullable=True),
@@ -221,6 +266,34 @@ steps = Table(
     CheckConstraint(
         f"lease_token IS NULL OR status = '{lifecycle.RUNNING}'", name="steps_lease_is_in_flight"
     ),
+    CheckConstraint("(parent_seq IS NULL) = (iteration IS NULL)", name="steps_iteration_is_whole"),
+    Index(
+        "steps_by_loop",
+        "run_id",
+        "parent_seq",
+        "iteration",
+        postgresql_where=text("parent_seq IS NOT NULL"),
+    ),
+)
+
+# What connectors have yet to be told. A row is deleted once it was delivered.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("organization_id", Text, nullable=False),
+    Column("metronome_id", Text, nullable=False),
+    Column("run_id", Text, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("node_id", Text, nullable=False),
+    Column("connector", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    # when it is to be sent (again); NULL where it was given up
+    Column("due_at", DateTime(timezone=True)),
+    Column("error", Text),
+    _time("created_at"),
+    Index("outbox_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
 )
 
 audit_events = Table(

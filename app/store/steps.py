@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection, text
 
 from app.db import RawConnection
+from app.domain.lifecycle import COMPLETED
 from app.domain.models import Step
 from app.store import rows
 
@@ -23,7 +25,11 @@ def of_run(connection: Connection, run_id: str) -> list[Step]:
 
 @dataclass(frozen=True, slots=True)
 class Trail:
-    """What the interpreter needs of a step; ``output`` and ``metadata`` are JSON text."""
+    """What the interpreter needs of a step; input, output, metadata and result are JSON text.
+
+    ``input`` is there for a loop that goes on. ``lease_token`` tells under which claim the node is
+    in flight; a step that is open without one is parked.
+    """
 
     seq: int
     node_id: str
@@ -34,16 +40,108 @@ class Trail:
     error: str | None
     started_at: datetime | None
     wake_at: datetime | None
+    parent_seq: int | None
+    iteration: int | None
+    lease_token: str | None
+    unsafe: bool
+    result: str | None
+    input: str | None
 
 
-_TRAIL = """
-SELECT seq, node_id, status, attempt, output, metadata, error, started_at, wake_at
-FROM steps WHERE run_id = %s ORDER BY seq
+_COLUMNS = f"""s.seq, s.node_id, s.status, s.attempt, s.output, s.metadata, s.error, s.started_at,
+    s.wake_at, s.parent_seq, s.iteration, s.lease_token, s.unsafe, s.result,
+    CASE WHEN s.node_type = 'loop' AND s.status <> '{COMPLETED}' THEN s.input END"""
+
+_TRAIL = f"""
+SELECT {_COLUMNS} FROM steps s WHERE s.run_id = %(run_id)s AND s.seq > %(base)s ORDER BY s.seq
+"""
+
+# Of a loop that goes on, or may go on after a retry, only the last two iterations matter; of one
+# that has ended, none. So what is read does not grow with the number of iterations.
+_TRAIL_WITH_LOOPS = f"""
+WITH RECURSIVE known AS (
+    SELECT s.seq, s.node_type = 'loop' AND s.status <> '{COMPLETED}' AS goes_on
+    FROM steps s WHERE s.run_id = %(run_id)s AND s.seq > %(base)s AND s.parent_seq IS NULL
+    UNION ALL
+    SELECT s.seq, s.node_type = 'loop' AND s.status <> '{COMPLETED}'
+    FROM known k
+    CROSS JOIN LATERAL (
+        SELECT max(n.iteration) AS iteration FROM steps n
+        WHERE n.run_id = %(run_id)s AND n.parent_seq = k.seq
+    ) last
+    JOIN steps s ON s.run_id = %(run_id)s AND s.parent_seq = k.seq
+        AND s.iteration >= last.iteration - 1
+    WHERE k.goes_on
+)
+SELECT {_COLUMNS} FROM known k JOIN steps s ON s.run_id = %(run_id)s AND s.seq = k.seq
+ORDER BY s.seq
+"""
+
+_LAST = "SELECT coalesce(max(seq), 0) FROM steps WHERE run_id = %s"
+
+
+def trail(
+    connection: RawConnection, run_id: str, *, base: int, loops: bool
+) -> tuple[list[Trail], int]:
+    """What has happened in a run since the step ``base``, to go on from, and its last seq.
+
+    ``loops`` says that the workflow has loops: then only what still matters of them is read.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_TRAIL_WITH_LOOPS if loops else _TRAIL, {"run_id": run_id, "base": base})
+        found = [Trail(*row) for row in cursor.fetchall()]
+        if not loops and found:
+            return found, found[-1].seq
+        cursor.execute(_LAST, (run_id,))
+        row = cursor.fetchone()
+    return found, row[0] if row else 0
+
+
+_RESULT = "SELECT result FROM steps WHERE run_id = %s AND seq = %s"
+
+
+def result(connection: RawConnection, run_id: str, seq: int) -> str | None:
+    """What came from outside for a step that waits, as JSON text; None where nothing has."""
+    with connection.cursor() as cursor:
+        cursor.execute(_RESULT, (run_id, seq))
+        row = cursor.fetchone()
+    return None if row is None else row[0]
+
+
+_OUTPUTS = f"""
+SELECT iteration, node_id, output FROM (
+    SELECT s.iteration, s.seq, s.node_id, s.output, coalesce(
+            sum(octet_length(CAST(s.output AS text))) OVER (ORDER BY s.iteration, s.seq
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+    FROM steps s
+    WHERE s.run_id = %(run_id)s AND s.parent_seq = ANY (%(loops)s) AND s.status = '{COMPLETED}'
+      AND s.node_id = ANY (%(nodes)s)
+) o
+WHERE before <= %(max_bytes)s ORDER BY iteration, seq
 """
 
 
-def trail(connection: RawConnection, run_id: str) -> list[Trail]:
-    """Everything that has happened in a run, to go on from."""
+def iteration_outputs(
+    connection: RawConnection,
+    run_id: str,
+    loops: Sequence[int],
+    nodes: Sequence[str],
+    *,
+    max_bytes: int,
+) -> list[tuple[int, str, str]]:
+    """What ``nodes`` answered inside of a loop, until it is more than ``max_bytes`` in all.
+
+    ``loops`` are the loop's steps. Each is (iteration, node id, JSON text), in order; the last one
+    is the one too much, by which the reader sees that there is more.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(_TRAIL, (run_id,))
-        return [Trail(*row) for row in cursor.fetchall()]
+        cursor.execute(
+            _OUTPUTS,
+            {
+                "run_id": run_id,
+                "loops": list(loops),
+                "nodes": list(nodes),
+                "max_bytes": max_bytes,
+            },
+        )
+        return cursor.fetchall()

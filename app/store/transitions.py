@@ -1,137 +1,197 @@
-"""The transitions that a person asks for: cancel, pause, resume, approve, reject, retry.
+"""The transitions of whole trees that a person asks for: cancel, pause, resume.
 
-One message of two statements, so one round trip and one transaction. The first takes the lock on
-the run's row. Only then does the second begin, with a snapshot and a ``clock_timestamp()`` of its
-own from after the wait. Both matter: a step that a node boundary started while we waited for the
-lock must be seen (it is in flight), and our time must be later than that step's.
+Each is one message, so one round trip and one transaction, however many runs there are below the
+one that is asked for; ``trees.py`` tells why it is made of three statements. Retry is in
+``retries.py``, the decision on an approval in ``decisions.py``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import Connection, text
 
 from app.domain.lifecycle import (
-    ACTIONS,
     CANCEL,
-    CLAIMABLE,
-    OPEN_STEP,
+    FAILED,
     PAUSE,
+    PAUSED,
     RESUME,
-    RETRY,
-    RUNNING,
-    TERMINAL,
     Action,
     sql_list,
 )
 from app.domain.models import Actor, Transitioned
-from app.ids import new_id
-from app.store import rows
+from app.store import events, outbox, rows, trees
+from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
 
-STOP_CHANNEL = "metronome_stop"  # payload: the run's id, a space, its new status
+TREE_ACTIONS = (CANCEL, PAUSE, RESUME)
 
+# A run that an executor still holds is due, or swept, at the end of that lease.
+_CANCELLED = f"""
+    UPDATE runs r SET status = '{CANCEL.target}', updated_at = m.now, completed_at = m.now,
+        due_at = CASE WHEN r.lease_token IS NOT NULL THEN r.due_at END, next_attempt_at = NULL,
+        error = CASE WHEN r.in_doubt THEN NULL ELSE r.error END,
+        in_doubt = false, paused_by = NULL
+    FROM moment m
+    WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.status IN ({sql_list(CANCEL.sources)})
+    RETURNING r.*"""
 
-def _statement(action: Action) -> str:
-    terminal = action.target in TERMINAL
-    claimable = action.target in CLAIMABLE
-    # A run that an executor still holds is due, or swept, at the end of that lease.
-    free_due = "clock_timestamp()" if claimable else "NULL"
-    next_attempt_at = "NULL"
-    if action is PAUSE:
-        next_attempt_at = "r.next_attempt_at"
-    elif action is RESUME:  # a paused backoff is still a backoff when it is resumed
-        free_due = "least(greatest(clock_timestamp(), r.next_attempt_at), r.deadline_at)"
-        next_attempt_at = (
-            "CASE WHEN r.next_attempt_at > clock_timestamp() THEN r.next_attempt_at END"
-        )
-    changes = [
-        f"status = '{action.target}'",
-        "updated_at = clock_timestamp()",
-        f"completed_at = {'clock_timestamp()' if terminal else 'NULL'}",
-        f"due_at = CASE WHEN r.lease_token IS NULL THEN {free_due} ELSE r.due_at END",
-        f"next_attempt_at = {next_attempt_at}",
-    ]
-    if action is RETRY:
-        changes += [
-            "attempt_due = true",
-            "max_attempts = greatest(r.max_attempts, r.attempt_count + 1)",
-            "error = NULL",
-            "output = NULL",
-            "started_at = NULL",
-            "deadline_at = NULL",
-            "queued_at = clock_timestamp()",
-        ]
-    # Nobody is in flight in a step without a lease: it sleeps or waits, and ends with the run here.
-    close_parked = (
-        f"""
-    closed AS (
-        UPDATE steps s SET status = '{action.target}', completed_at = clock_timestamp(),
-            updated_at = clock_timestamp(), wake_at = NULL
-        FROM moved WHERE s.run_id = moved.id AND s.lease_token IS NULL
-            AND s.status IN ({sql_list(OPEN_STEP)})
-    ),"""
-        if action is CANCEL
-        else ""
-    )
-    return f"""
-SELECT id FROM runs
-WHERE id = :run_id AND metronome_id = :metronome_id AND organization_id = :organization_id
-FOR NO KEY UPDATE;
-
-WITH moved AS (
-    UPDATE runs r SET {", ".join(changes)}
-    WHERE r.id = :run_id AND r.metronome_id = :metronome_id
-      AND r.organization_id = :organization_id AND r.status IN ({sql_list(action.sources)})
-    RETURNING r.*
-),{close_parked}
-audited AS (
-    INSERT INTO audit_events (id, organization_id, metronome_id, user_id, actor_user_id,
-        actor_key_id, run_id, version_id, action, created_at)
-    SELECT :event_id, organization_id, metronome_id, user_id, :actor_user_id,
-        :actor_key_id, id, version_id, '{action.audit}', updated_at
-    FROM moved
+_CANCEL = f"""{trees.LOCK}
+WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
+moved AS ({_CANCELLED}
 ),
-told AS (
-    SELECT pg_notify('{STOP_CHANNEL}', id || ' ' || status) FROM moved WHERE lease_token IS NOT NULL
+closed AS ({trees.closed("moved", CANCEL.target)}
 ),
-found AS (
-    SELECT moved.*, true AS did_move FROM moved
-    UNION ALL
-    SELECT r.*, false FROM runs r
-    WHERE r.id = :run_id AND r.metronome_id = :metronome_id
-      AND r.organization_id = :organization_id AND NOT EXISTS (SELECT FROM moved)
-)
-SELECT {rows.columns(rows.RUN_FIELDS, "found")}, did_move,
-    ARRAY(SELECT s.node_id FROM steps s WHERE s.run_id = found.id AND s.status = '{RUNNING}'
-          AND s.lease_token IS NOT NULL ORDER BY s.seq) AS in_flight,
-    (SELECT count(*) FROM told)
+remote AS ({trees.remote("moved")}
+),
+noted AS ({outbox.insert("remote", "node.cancelled")}
+),
+audited AS ({trees.audited("moved", str(CANCEL.audit))}
+),
+{trees.SIGNALLED},
+told AS ({trees.stop_told("moved")}
+    UNION ALL {trees.due_told("signalled")}
+),
+{trees.ANSWER}
 FROM found
 """
 
+# A backoff that is paused is still a backoff when the run is resumed, so its time is kept.
+_PAUSE = f"""{trees.LOCK}
+WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
+moved AS (
+    UPDATE runs r SET status = '{PAUSE.target}', updated_at = m.now, paused_by = :run_id,
+        due_at = CASE WHEN r.lease_token IS NOT NULL THEN r.due_at END
+    FROM moment m
+    WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.status IN ({sql_list(PAUSE.sources)})
+    RETURNING r.*
+),
+remote AS ({trees.remote("moved")}
+),
+noted AS ({outbox.insert("remote", "node.paused", where="lease_token IS NULL")}
+),
+audited AS ({trees.audited("moved", str(PAUSE.audit))}
+),
+told AS ({trees.stop_told("moved")}
+),
+{trees.ANSWER}
+FROM found
+"""
 
-_STATEMENTS = {action.name: text(_statement(action)) for action in ACTIONS if action.audit}
+# Resumed is what this run's pause had paused; with a confirmation, what is in doubt as well. But
+# what somebody paused further down stays so, with all below it, and nothing is resumed below a run
+# that somebody paused.
+_RESUME = f"""{trees.LOCK}
+WITH RECURSIVE {trees.MOMENT},
+tree (id, stays) AS (
+    SELECT r.id, false FROM runs r WHERE {trees.TARGET}
+    UNION ALL
+    SELECT c.id, t.stays OR c.status = '{PAUSED}' AND NOT c.in_doubt
+        AND c.paused_by IS DISTINCT FROM :run_id
+    FROM tree t JOIN runs c ON c.parent_run_id = t.id
+),
+above (id, parent_run_id, metronome_id, holds) AS (
+    SELECT r.id, r.parent_run_id, r.metronome_id, false FROM runs r WHERE {trees.TARGET}
+    UNION ALL
+    SELECT p.id, p.parent_run_id, p.metronome_id, p.status = '{PAUSED}' AND (NOT p.in_doubt
+        OR p.id = (SELECT r.paused_by FROM runs r WHERE {trees.TARGET}))
+    FROM above a JOIN runs p ON p.id = a.parent_run_id
+),
+holder AS (
+    SELECT id, metronome_id FROM above WHERE holds ORDER BY id LIMIT 1
+),
+{trees.OPEN_STEPS},
+moved AS (
+    UPDATE runs r SET status = '{RESUME.target}', updated_at = m.now,
+        next_attempt_at = CASE WHEN r.next_attempt_at > m.now THEN r.next_attempt_at END,
+        due_at = CASE
+            WHEN r.lease_token IS NOT NULL THEN r.due_at
+            WHEN NOT r.attempt_due THEN m.now
+            ELSE least(greatest(m.now, r.next_attempt_at), r.deadline_at) END,
+        error = CASE WHEN r.in_doubt THEN NULL ELSE r.error END,
+        in_doubt = false, paused_by = NULL, takeovers = 0
+    FROM moment m
+    WHERE r.id = ANY (ARRAY(SELECT id FROM tree WHERE NOT stays))
+      AND r.status IN ({sql_list(RESUME.sources)})
+      AND (:confirm OR NOT r.in_doubt)
+      AND (r.id = :run_id OR r.paused_by = :run_id OR r.in_doubt)
+      AND NOT EXISTS (SELECT FROM holder)
+      AND EXISTS (
+        SELECT FROM runs t WHERE t.id = :run_id AND t.status IN ({sql_list(RESUME.sources)})
+          AND (:confirm OR NOT t.in_doubt)
+      )
+    RETURNING r.*
+),
+remote AS ({trees.remote("moved")}
+),
+noted AS ({outbox.insert("remote", "node.resumed", where="lease_token IS NULL")}
+),
+audited AS ({trees.audited("moved", str(RESUME.audit))}
+),
+told AS ({trees.due_told("moved", "lease_token IS NULL")}
+),
+{trees.ANSWER},
+    (SELECT id FROM holder), (SELECT metronome_id FROM holder),
+    ARRAY(
+        SELECT s.node_id FROM steps s
+        WHERE found.in_doubt AND NOT did_move AND s.run_id = found.id AND s.unsafe
+          AND s.status = '{FAILED}' AND s.error IN (:lost, :stopped)
+          AND NOT EXISTS (
+            SELECT FROM steps later WHERE later.run_id = s.run_id AND later.seq > s.seq
+              AND later.node_id = s.node_id
+          )
+        ORDER BY s.seq
+    )
+FROM found
+"""
+
+_STATEMENTS = {
+    CANCEL.name: text(_CANCEL),
+    PAUSE.name: text(_PAUSE),
+    RESUME.name: text(_RESUME),
+}
 
 
 def request(
-    connection: Connection, action: Action, actor: Actor, metronome_id: str, run_id: str
+    connection: Connection,
+    action: Action,
+    actor: Actor,
+    metronome_id: str,
+    run_id: str,
+    *,
+    confirm: bool = False,
 ) -> Transitioned | None:
-    """Take ``action`` on a run where its status allows it; None where there is no such run.
+    """Take one of TREE_ACTIONS on a run and those below it; None where there is no such run.
 
-    A run whose status does not allow it is answered unchanged, with ``moved`` False; nothing is
-    written then. Otherwise the status, the steps that nobody is in flight in, the audit event and
-    the notification to the executor are one transaction.
+    A run whose status does not allow it is answered unchanged, with ``moved`` False. Otherwise the
+    statuses, the steps that nobody is in flight in, one audit event a run, what connectors are to
+    be told and the notifications to the executors are one transaction. ``confirm`` lets a resume
+    run nodes again that may have run.
     """
+    values: dict[str, Any] = {
+        "run_id": run_id,
+        "metronome_id": metronome_id,
+        "organization_id": actor.organization_id,
+    }
+    if action is RESUME:
+        values |= {"confirm": confirm, "lost": EXECUTOR_LOST, "stopped": EXECUTOR_STOPPED}
     row = connection.execute(
-        _STATEMENTS[action.name],
-        {
-            "run_id": run_id,
-            "metronome_id": metronome_id,
-            "organization_id": actor.organization_id,
-            "event_id": new_id("evt"),
-            "actor_user_id": actor.user_id,
-            "actor_key_id": actor.key_id,
-        },
+        _STATEMENTS[action.name], values | events.parameters(actor)
     ).one_or_none()
-    if row is None:
-        return None
-    moved, in_flight = row[len(rows.RUN_FIELDS)], row[len(rows.RUN_FIELDS) + 1]
-    return Transitioned(rows.run(row), moved, tuple(in_flight))
+    return None if row is None else transitioned(row)
+
+
+def transitioned(row: Sequence[Any]) -> Transitioned:
+    """What a statement that ends with ``trees.ANSWER`` came to."""
+    run = rows.run(row)
+    moved, in_flight, _, *more = row[len(rows.RUN_FIELDS) :]
+    pairs = [tuple(one.split("/", 1)) for one in in_flight]
+    return Transitioned(
+        run,
+        moved,
+        in_flight=tuple(node for run_id, node in pairs if run_id == run.id),
+        nested_in_flight=tuple((run_id, node) for run_id, node in pairs if run_id != run.id),
+        paused_above=(more[0], more[1]) if more and more[0] is not None else None,
+        doubtful=tuple(more[2]) if more else (),
+    )

@@ -86,6 +86,12 @@ def refused(response: TestResponse, status: int, code: str) -> dict[str, Any]:
     return body
 
 
+def stored(api: Caller, path: str) -> Any:
+    """A run as all answers show it: without what GET tells of the moment."""
+    live = ("inFlight", "waitingFor", "childCount")
+    return {name: value for name, value in data(api.get(path)).items() if name not in live}
+
+
 @pytest.fixture
 def app(database_url: str) -> Iterator[Flask]:
     """The API; it notifies nobody."""

@@ -11,13 +11,16 @@ from sqlalchemy import text
 from app.db import Database, RawConnection
 from app.domain.lifecycle import CANCEL, PAUSE
 from app.domain.models import Actor
+from app.ids import new_id
 from app.store import boundary, leases, transitions
-from app.store.boundary import Boundary, Move, StepEnd, StepSleep, StepStart
+from app.store.boundary import Boundary, Move, StepEnd, StepPark, StepStart
+from tests.store.world import World
 
 ACTIVE = ("queued", "running", "sleeping", "backoff", "waiting_approval", "paused")
 ENDED = ("completed", "failed", "cancelled")
 
 _ACTOR = Actor("key_test", "ada", "acme")
+ASKED = '{"title": "Ship it?", "message": null}'
 _LATER = datetime.now(UTC) + timedelta(hours=1)
 
 
@@ -74,8 +77,8 @@ def bring(db: Database, path: str, state: str) -> None:
         claimed = claim(connection, path)
         begin(connection, claimed, 1, "n1")
         if state == "sleeping":
-            sleep = StepSleep(1, _LATER, output='{"slept": true}')
-            _write(connection, claimed, sleeps=[sleep], move=Move("sleep", wake_at=_LATER))
+            park = StepPark(1, _LATER, output='{"slept": true}')
+            _write(connection, claimed, parks=[park], move=Move("sleep", wake_at=_LATER))
             return
         end(connection, claimed, 1)
         if state == "running":
@@ -84,8 +87,8 @@ def bring(db: Database, path: str, state: str) -> None:
             _write(connection, claimed, move=Move("backoff", wait=3600.0, error="try again"))
         elif state == "waiting_approval":
             begin(connection, claimed, 2, "n2")
-            _park(db, claimed.id)
-            _write(connection, claimed, move=Move("await_approval"))
+            park = StepPark(2, None, output=ASKED, status="waiting_approval")
+            _write(connection, claimed, parks=[park], move=Move("await_approval"))
         elif state == "completed":
             _write(connection, claimed, move=Move("complete", output='{"ok": true}'))
         elif state == "failed":
@@ -99,16 +102,43 @@ def bring(db: Database, path: str, state: str) -> None:
             raise AssertionError(state)
 
 
-def _park(db: Database, run_id: str) -> None:
-    """The approval node is of a later version: its step waits, and nobody is in flight in it."""
+def nested(db: Database, path: str, status: str = "queued", **columns: str) -> str:
+    """The path of a run that the run of ``path`` started, in a workflow of its own."""
+    world = World(db)
+    try:
+        metronome, parent = f"met_{new_id('x')[2:]}", path.rpartition("/")[2]
+        own = {"organization_id": "'acme'", "metronome_id": f"'{metronome}'", **columns}
+        held = own.pop("held", "") == "true"
+        run_id = world.put(status, held=held, parent=parent, **own)
+    finally:
+        world.close()
+    return f"metronomes/{metronome}/runs/{run_id}"
+
+
+def put_step(db: Database, path: str, seq: int, status: str, **columns: str) -> None:
+    """A step of the run of ``path``; ``columns`` are SQL expressions."""
+    world = World(db)
+    try:
+        world.put_step(path.rpartition("/")[2], seq, status, **columns)
+    finally:
+        world.close()
+
+
+def change(db: Database, path: str, changes: str) -> None:
+    """Change columns of the run of ``path`` behind the store's back."""
     with db.connect() as connection:
         connection.execute(
-            text(
-                "UPDATE steps SET status = 'waiting_approval', lease_token = NULL"
-                " WHERE run_id = :run_id AND seq = 2"
-            ),
-            {"run_id": run_id},
+            text(f"UPDATE runs SET {changes} WHERE id = :id"), {"id": path.rpartition("/")[2]}
         )
+
+
+def audits(db: Database, path: str) -> list[str]:
+    """What was audited of the run of ``path`` behind its creation, in order."""
+    query = text(
+        "SELECT action FROM audit_events WHERE run_id = :id AND action <> 'run.created' ORDER BY id"
+    )
+    with db.connect() as connection:
+        return list(connection.execute(query, {"id": path.rpartition("/")[2]}).scalars())
 
 
 def count(db: Database, query: str, **values: object) -> int:

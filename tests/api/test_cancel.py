@@ -14,8 +14,8 @@ from app import create_app
 from app.config import Settings
 from app.db import Database
 from tests.api import states
-from tests.api.conftest import Caller, data, refused
-from tests.processes import wait_for
+from tests.api.conftest import Caller, data, refused, stored
+from tests.processes import PATIENCE, wait_for
 from tests.wire import Wire
 
 AUDIT = "SELECT count(*) FROM audit_events WHERE action = 'run.cancelled' AND run_id = :id"
@@ -41,7 +41,7 @@ def test_an_active_run_is_cancelled_in_the_request(api: Caller, db: Database, st
     assert response.headers["Cancel-Outcome"] == "cancelled"
     assert response.headers.get("Cancel-In-Flight") == ("n2" if state == "running" else None)
     assert (run["lockedBy"] is not None) == (state == "running")
-    assert data(api.get(path)) == run
+    assert stored(api, path) == run
     assert audits(db, path) == 1
 
 
@@ -49,7 +49,7 @@ def test_an_active_run_is_cancelled_in_the_request(api: Caller, db: Database, st
 def test_a_run_that_has_ended_is_answered_unchanged(api: Caller, db: Database, state: str) -> None:
     path = api.new_run()
     states.bring(db, path, state)
-    before, had = data(api.get(path)), audits(db, path)
+    before, had = stored(api, path), audits(db, path)
     response = api.post(f"{path}/cancel")
     assert data(response) == before
     assert response.headers["Cancel-Outcome"] == f"already_{state}"
@@ -111,7 +111,7 @@ def test_twenty_cancels_at_once_are_one(app: Flask, api: Caller, db: Database) -
 
     def cancel(_: int) -> tuple[str, bytes]:
         caller = Caller(app, api.headers["Authorization"].removeprefix("Bearer "))
-        together.wait(10)
+        together.wait(PATIENCE)
         response = caller.post(f"{path}/cancel")
         assert response.status_code == 200
         return response.headers["Cancel-Outcome"], response.get_data()
@@ -150,7 +150,7 @@ def test_a_cancel_that_waits_for_a_boundary_sees_the_step_that_it_started(
             (token, run_id),
         )
         connection.commit()
-        thread.join(10)
+        thread.join(PATIENCE)
     (response,) = answers
     assert response.headers["Cancel-In-Flight"] == "n2,late%20one%2C%20n%C3%A4her"
     started = moment(data(api.get(f"{path}/steps"))[2]["startedAt"])
@@ -225,6 +225,49 @@ def test_a_cancel_takes_two_round_trips(wire: Wire, wired: Caller, api: Caller) 
     data(wired.post(f"{path}/cancel"))
     assert len(wire.queries) == 2, wire.queries
     assert "api_keys" in wire.queries[0]
+
+
+@pytest.mark.parametrize("state", ["running", "waiting_approval", "failed"])
+@pytest.mark.parametrize(
+    ("method", "rest"),
+    [
+        ("GET", ""),
+        ("GET", "/steps"),
+        ("POST", "/cancel"),
+        ("POST", "/pause"),
+        ("POST", "/resume"),
+        ("POST", "/retry"),
+        ("POST", "/approve"),
+    ],
+)
+def test_all_that_is_asked_of_a_run_takes_two_round_trips(
+    wire: Wire, wired: Caller, api: Caller, db: Database, method: str, rest: str, state: str
+) -> None:
+    path = api.new_run()
+    states.bring(db, path, state)
+    wire.queries.clear()
+    assert wired.send(method, f"{path}{rest}").status_code in (200, 409)
+    assert len(wire.queries) == 2, wire.queries
+
+
+def test_a_pause_whose_answer_is_lost_is_sent_again(
+    wire: Wire, wired: Caller, api: Caller, db: Database
+) -> None:
+    path = api.new_run()
+    wire.lose_answer_to = "FOR NO KEY UPDATE"
+    assert wired.post(f"{path}/pause").headers["Pause-Outcome"] == "already_paused"
+    assert states.audits(db, path) == ["run.paused"]
+
+
+@pytest.mark.parametrize(("verb", "state"), [("resume", "paused"), ("retry", "failed")])
+def test_what_sets_a_run_going_is_not_sent_again(
+    wire: Wire, wired: Caller, api: Caller, db: Database, verb: str, state: str
+) -> None:
+    path = api.new_run()
+    states.bring(db, path, state)
+    wire.lose_answer_to = "FOR NO KEY UPDATE"
+    refused(wired.post(f"{path}/{verb}"), 503, "database_unavailable")
+    assert data(api.get(path))["status"] == "queued"
 
 
 def test_a_run_is_queued_in_two_round_trips(wire: Wire, wired: Caller, api: Caller) -> None:

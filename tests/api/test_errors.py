@@ -130,7 +130,7 @@ def test_a_fault_of_ours_tells_nothing_but_its_number(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("secret detail")
 
-    monkeypatch.setattr("app.services.runs.cancel", broken)
+    monkeypatch.setattr("app.services.transitions.cancel", broken)
     answer = api.post("metronomes/met_1/runs/run_1/cancel", headers={"X-Request-Id": "mine-1"})
     body = refused(answer, 500, "internal_error")
     assert "secret detail" not in answer.get_data(as_text=True)

@@ -114,7 +114,7 @@ def test_a_definition_that_can_not_be_stored_is_refused(api: Caller, label: Any,
 
 
 def test_the_message_names_the_node(api: Caller) -> None:
-    nodes = [{"id": "fetch", "kind": "http", "config": {"url": 5}}, {"id": "b", "kind": "loop"}]
+    nodes = [{"id": "fetch", "kind": "http", "config": {"url": 5}}, {"id": "b", "kind": "rocket"}]
     response = api.post("metronomes", {"name": "n", "definition": {"nodes": nodes, "edges": []}})
     body = refused(response, 422, "invalid_definition")
     assert "node fetch" in body["message"]

@@ -28,7 +28,7 @@ def test_runs_come_newest_first(api: Caller, three: tuple[str, list[str]]) -> No
     assert page(api, f"{metronome}/runs?limit=3") == (ids, False)
     assert page(api, f"{metronome}/runs?limit=2&offset=2") == (ids[2:], False)
     assert page(api, f"{metronome}/runs?offset=3") == ([], False)
-    assert page(api, f"{metronome}/runs?limit=0") == ([], True)
+    assert page(api, f"{metronome}/runs?limit=0") == ([], False)
     assert page(api, f"{metronome}/runs?limit=0&offset=9") == ([], False)
 
 

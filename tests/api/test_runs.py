@@ -9,7 +9,7 @@ from flask import Flask
 
 from app.db import Database
 from tests.api import states
-from tests.api.conftest import DEFINITION, Caller, data, refused
+from tests.api.conftest import DEFINITION, Caller, data, refused, stored
 
 
 def test_a_run_is_queued_with_all_that_was_given(api: Caller) -> None:
@@ -28,7 +28,7 @@ def test_a_run_is_queued_with_all_that_was_given(api: Caller) -> None:
     assert {name: run[name] for name in body} == body
     assert (run["status"], run["attemptCount"], run["userId"]) == ("queued", 0, "ada")
     assert run["metronomeId"] == metronome.partition("/")[2]
-    assert data(api.get(f"{metronome}/runs/{run['id']}")) == run
+    assert stored(api, f"{metronome}/runs/{run['id']}") == run
     assert data(api.get(f"{metronome}/runs")) == [run]
 
 

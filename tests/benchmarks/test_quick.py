@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.processes import ROOT
+from tests.processes import PATIENCE, ROOT
 
 
 def _quick(name: str) -> str:
@@ -18,7 +18,7 @@ def _quick(name: str) -> str:
         env={key: value for key, value in os.environ.items() if key != "DATABASE_URL"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=5 * PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, Live, environment
+from tests.processes import PATIENCE, ROOT, Live, environment
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -29,6 +29,6 @@ def metronome(live: Live) -> Command:
 
     def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
         line = command_line(live, *arguments, **variables)
-        return subprocess.run(**line, input=stdin, capture_output=True, timeout=60)
+        return subprocess.run(**line, input=stdin, capture_output=True, timeout=2 * PATIENCE)
 
     return run

@@ -12,7 +12,7 @@ from app.supervisor.setup import key_file
 from tests.cli.conftest import Command
 from tests.processes import Live, free_port
 
-SLOW = {
+SLOW: dict[str, list[dict[str, Any]]] = {
     "nodes": [
         {"id": "start", "kind": "trigger"},
         {"id": "wait", "kind": "delay", "config": {"seconds": 0.9}},
@@ -173,11 +173,14 @@ def test_cancel_says_what_it_did(metronome: Command, live: Live, workflow: str) 
 
 
 def test_cancel_names_what_is_in_flight_and_the_trace_shows_it(
-    metronome: Command, live: Live, workflow: str, wait_for: Callable[..., Any]
+    metronome: Command, live: Live, silent_url: str, wait_for: Callable[..., Any]
 ) -> None:
     live.start_executor()
     live.wait_until_ready()
     api = connect(live.base_url, None)
+    waits = {"id": "wait", "kind": "http", "config": {"url": silent_url, "timeoutMs": 3_600_000}}
+    definition = {**SLOW, "nodes": [SLOW["nodes"][0], waits, SLOW["nodes"][2]]}
+    workflow = api.post("metronomes", body={"name": "Waits", "definition": definition}).data["id"]
     run = queue(live, workflow, input={"text": "\x1b[31mred"})
 
     def steps() -> list[dict[str, Any]]:
@@ -185,15 +188,18 @@ def test_cancel_names_what_is_in_flight_and_the_trace_shows_it(
         return found
 
     wait_for(lambda: len(steps()) == 2)
-    cancelled = metronome("runs", "cancel", workflow, run, "--json")
-    assert json.loads(cancelled.stdout)["data"]["id"] == run
+    cancelled = metronome("runs", "cancel", workflow, run)
+    assert cancelled.stdout == (
+        f"Cancelled {run}: nothing of it starts any more.\n"
+        "In flight was: wait. Only that may still have effects.\n"
+    )
     wait_for(lambda: api.get("metronomes", workflow, "runs", run).data["lockedBy"] is None)
 
     shown = metronome("runs", "steps", workflow, run).stdout
     head, _, start, wait, line = shown.splitlines()[:5]
     assert head == f"{run}  cancelled"
     assert start.split()[:5] == ["1", "start", "trigger", "completed", "1"]
-    assert wait.split()[:5] == ["2", "wait", "delay", "cancelled", "1"]
+    assert wait.split()[:5] == ["2", "wait", "http", "cancelled", "1"]
     assert " cancel " in line
     assert "\x1b" not in shown
     assert max(map(len, shown.splitlines())) <= 80

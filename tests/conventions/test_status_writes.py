@@ -22,9 +22,14 @@ FILES = sorted(APP.rglob("*.py"))
 WRITERS = {
     ("INSERT", "store/runs.py"): [True],  # a new run is queued
     ("UPDATE", "store/runs.py"): [False],  # attach
-    ("UPDATE", "store/transitions.py"): [True],
-    ("UPDATE", "store/boundary.py"): [True],
-    ("UPDATE", "store/leases.py"): [True, False, False, False],  # claim; renew, let_go, sweep
+    ("UPDATE", "store/transitions.py"): [True, True, True],  # cancel, pause, resume
+    ("UPDATE", "store/retries.py"): [True, True],  # retry, and cancel of what is below
+    ("UPDATE", "store/decisions.py"): [True],
+    ("UPDATE", "store/trees.py"): [False],  # the signal to the run above
+    ("UPDATE", "store/callbacks.py"): [False],  # the same to the run itself
+    ("UPDATE", "store/boundary_statement.py"): [True, False],  # a move; the signal
+    ("INSERT", "store/boundary_statement.py"): [True],  # a nested run is queued
+    ("UPDATE", "store/leases.py"): [True, False, True, False],  # claim; renew; let_go; sweep
 }
 
 # The command line is a client: it reads the statuses of the wire, as any other client has to.
@@ -34,9 +39,10 @@ OTHER_MEANINGS = {
     "store/schema.py": {"paused"},  # a metronome's status
     "domain/stop.py": {"cancelled", "paused"},  # why a node is to stop
     "engine/holds.py": {"cancelled"},  # the same
-    "domain/models.py": {"cancelled"},  # what a cancel came to
-    "services/runs.py": {"cancelled"},  # the same
-    "api/runs.py": {"cancelled"},  # the same
+    "domain/models.py": {"cancelled", "paused"},  # what a cancel, or a pause, came to
+    "services/transitions.py": {"cancelled", "paused"},  # the same
+    "api/transitions.py": {"cancelled", "paused"},  # the same
+    "api/schemas/transitions.py": {"failed"},  # where a retry begins
 }
 
 
@@ -110,9 +116,11 @@ def test_runs_are_written_where_the_design_says_and_nowhere_else() -> None:
 def test_every_written_status_is_a_target_of_the_table() -> None:
     """Not a word of its own, but what the table or the lifecycle names."""
     for file, spelled in {
-        "store/transitions.py": "status = '{action.target}'",
+        "store/transitions.py": "status = '{CANCEL.target}'",
+        "store/retries.py": "status = '{RETRY.target}'",
+        "store/decisions.py": "THEN '{action.target}' ELSE r.status END",
         "store/leases.py": "status = '{CLAIM.target}'",
-        "store/boundary.py": "status = t.target",
+        "store/boundary_statement.py": "status = t.target",
         "store/runs.py": "'{QUEUED}'",
     }.items():
         assert any(spelled in text for text in _texts(APP / file)), file

@@ -13,9 +13,10 @@ import pytest
 from benchmarks import checks
 from benchmarks.server import KEY, Bench, Plan, Server, queue
 from benchmarks.workflows import Nodes, definition
-from tests.processes import Process
+from tests.processes import PATIENCE, Process
 
-LEASE = 1.5  # seconds
+LEASE = 3.0  # seconds: short, but a busy machine does not lose it
+NO_END = "3600"  # seconds: for an executor whose leases are not to end
 
 
 class Answer(NamedTuple):
@@ -28,7 +29,7 @@ class Answer(NamedTuple):
 
 def post(bench: Bench, path: str) -> Answer:
     """POST ``{}`` to a path below /v1/metronomes/."""
-    client = http.client.HTTPConnection(bench.settings.host, bench.settings.port, timeout=15)
+    client = http.client.HTTPConnection(bench.settings.host, bench.settings.port, timeout=PATIENCE)
     try:
         client.request(
             "POST",
@@ -103,6 +104,16 @@ class Crew:
         """Whether the node's function has left a mark."""
         return any(mark.node == node for mark in checks.marks(self.marks))
 
+    def listens(self) -> bool:
+        """Whether an executor hears every notification from now on."""
+        return bool(
+            self.bench.sql(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND"
+                " application_name = 'metronome listener' AND state = 'idle'"
+                " AND query LIKE 'LISTEN%%'"
+            )
+        )
+
     def ended(self, run_id: str, status: str = "completed") -> bool:
         """Whether the run has this status, and nobody holds it."""
         run = self.run(run_id)
@@ -118,6 +129,6 @@ def make_crew(tmp_path: Path) -> Callable[[Bench], Crew]:
 @pytest.fixture
 def crew(server_url: str, tmp_path: Path, make_crew: Callable[[Bench], Crew]) -> Iterator[Crew]:
     """A crew on a new database of the session's server."""
-    changes = {"lease_seconds": LEASE, "poll_seconds": 0.2, "grace_seconds": 2.0, "web_workers": 1}
+    changes = {"lease_seconds": LEASE, "poll_seconds": 0.2, "grace_seconds": 60.0, "web_workers": 1}
     with Server(server_url, tmp_path, None).bench(**changes) as bench:
         yield make_crew(bench)

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import checks
 from benchmarks.server import Bench, Plan, server
 from tests.crash.conftest import Crew, post
+from tests.processes import PATIENCE
 
 Wait = Callable[..., Any]
 
@@ -40,7 +41,7 @@ class Client(threading.Thread):
     def end(self) -> None:
         """Ask no more."""
         self._ended.set()
-        self.join(30)
+        self.join(PATIENCE)
         assert not self.is_alive(), "the API did not answer"
 
 
@@ -48,7 +49,7 @@ class Client(threading.Thread):
 def test_no_acknowledged_run_is_lost_while_postgresql_comes_back(
     make_crew: Callable[[Bench], Crew], wait_for: Wait, how: signal.Signals
 ) -> None:
-    changes = {"lease_seconds": 2.0, "poll_seconds": 0.2, "web_workers": 1}
+    changes = {"lease_seconds": 3.0, "poll_seconds": 0.2, "web_workers": 1}
     with server(own=True) as postgres, postgres.bench(**changes) as bench:
         crew = make_crew(bench)
         functions = [crew.function("deaf", seconds=0.01) for _ in range(10)]
@@ -62,18 +63,18 @@ def test_no_acknowledged_run_is_lost_while_postgresql_comes_back(
         assert postgres.embedded is not None
 
         os.kill(postgres.embedded.pid or 0, how)
-        wait_for(lambda: postgres.embedded.pid is None, 20)
-        wait_for(lambda: client.refused or not client.is_alive(), 20)
+        wait_for(lambda: postgres.embedded.pid is None)
+        wait_for(lambda: client.refused or not client.is_alive())
         postgres.embedded.stop()
         postgres.embedded.start()
 
         bench.reconnect()
         before = len(client.acknowledged)
-        wait_for(lambda: len(client.acknowledged) > before + 10 or not client.is_alive(), 20)
+        wait_for(lambda: len(client.acknowledged) > before + 10 or not client.is_alive())
         client.end()
         assert all(500 <= status < 600 for status in client.refused)
         assert [one.logs()[-2000:] for one in bench.processes if one.returncode is not None] == []
-        bench.wait_until_idle(60)
+        bench.wait_until_idle()
         assert bench.sql("SELECT error FROM runs WHERE error IS NOT NULL") == []
         statuses = dict(bench.sql("SELECT id, status FROM runs"))
         assert {statuses.get(run_id) for run_id in client.acknowledged} == {"completed"}

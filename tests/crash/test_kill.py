@@ -7,13 +7,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from app.services import runs
+from app.services import transitions
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
 from benchmarks import checks
-from tests.crash.conftest import LEASE, Crew
+from tests.crash.conftest import NO_END, Crew
 
 Wait = Callable[..., Any]
-PATIENCE = 60.0  # seconds: only a hang takes longer, on the slowest machine
 
 
 def _nothing_is_wrong(crew: Crew) -> None:
@@ -28,7 +27,8 @@ def _completed(crew: Crew, run_id: str) -> list[str]:
 def test_killed_executors_lose_no_run_and_run_no_finished_node_twice(
     crew: Crew, wait_for: Wait
 ) -> None:
-    nodes = [crew.function("deaf", seconds=0.1) for _ in range(12)]
+    # The last node keeps every run from its end, so that whoever is to be killed holds one.
+    nodes = [*(crew.function("deaf", seconds=0.1) for _ in range(11)), crew.gated()]
     plan = crew.plan(*nodes)
     executors = [crew.bench.start_executor(METRONOME_EXECUTOR_THREADS="4") for _ in range(2)]
     queued = [crew.queue(plan) for _ in range(6)]
@@ -39,7 +39,8 @@ def test_killed_executors_lose_no_run_and_run_no_finished_node_twice(
         victim.kill9()
         executors.append(crew.bench.start_executor(METRONOME_EXECUTOR_THREADS="4"))
 
-    crew.bench.wait_until_idle(40)
+    crew.open_gate()
+    crew.bench.wait_until_idle()
 
     for run_id in queued:
         assert crew.run(run_id)["status"] == "completed"
@@ -54,14 +55,14 @@ def test_the_other_executor_takes_a_run_over_once_its_lease_has_ended(
     for _ in range(2):
         crew.bench.start_executor()
     run_id = crew.queue(crew.plan(crew.function("touch_file"), crew.gated()))
-    wait_for(lambda: crew.marked("n2"), PATIENCE)
+    wait_for(lambda: crew.marked("n2"))
     crew.holder(run_id).kill9()
     held = crew.run(run_id)
-    wait_for(lambda: crew.run(run_id)["lease_token"] != held["lease_token"], PATIENCE)
+    wait_for(lambda: crew.run(run_id)["lease_token"] != held["lease_token"])
 
     crew.open_gate()
 
-    wait_for(lambda: crew.ended(run_id), PATIENCE)
+    wait_for(lambda: crew.ended(run_id))
     trace = [step for step in crew.trace(run_id) if step["node_id"] == "n2"]
     lost, again = trace[-2:]
     assert (lost["status"], lost["error"]) == ("failed", EXECUTOR_LOST)
@@ -77,17 +78,17 @@ def test_a_run_cancelled_while_its_executor_was_dead_is_closed_and_never_resumed
     crew: Crew, wait_for: Wait
 ) -> None:
     executor = crew.bench.start_executor()
-    plan = crew.plan(crew.function("deaf", seconds=30), crew.function("touch_file"))
+    plan = crew.plan(crew.gated(), crew.function("touch_file"))
     run_id = crew.queue(plan)
     wait_for(lambda: crew.in_flight(run_id, "n1"))
     executor.kill9()
 
-    done = runs.cancel(crew.bench.db, crew.bench.actor, plan.metronome_id, run_id)
+    done = transitions.cancel(crew.bench.db, crew.bench.actor, plan.metronome_id, run_id)
 
     assert (done.run.status, done.in_flight) == ("cancelled", ("n1",))
     cancelled = crew.run(run_id)
     crew.bench.start_executor()
-    wait_for(lambda: crew.ended(run_id, "cancelled"), LEASE + 8)
+    wait_for(lambda: crew.ended(run_id, "cancelled"))
     run = crew.run(run_id)
     assert (run["completed_at"], run["updated_at"]) == (
         cancelled["completed_at"],
@@ -100,19 +101,23 @@ def test_a_run_cancelled_while_its_executor_was_dead_is_closed_and_never_resumed
 
 
 def test_sigterm_lets_the_node_end_and_hands_the_run_over(crew: Crew, wait_for: Wait) -> None:
-    nodes = [crew.function("deaf", seconds=0.3) for _ in range(6)]
+    nodes = [crew.function("touch_file"), crew.gated(), *(("note", {}) for _ in range(4))]
     run_id = crew.queue(crew.plan(*nodes))
-    executor = crew.bench.start_executor()
-    wait_for(lambda: crew.in_flight(run_id, "n2"))
+    executor = crew.bench.start_executor(METRONOME_LEASE_SECONDS=NO_END, METRONOME_LOG_LEVEL="info")
+    wait_for(lambda: crew.marked("n2"))
 
-    assert executor.terminate(10) == 0
+    executor.signal(signal.SIGTERM)
+    wait_for(lambda: "draining" in executor.logs())
+    assert crew.in_flight(run_id, "n2")
+    crew.open_gate()
+    assert executor.terminate() == 0
 
     run = crew.run(run_id)
     assert (run["status"], run["lease_token"]) == ("running", None)
-    assert {step["status"] for step in crew.trace(run_id)} == {"completed"}
-    assert len(crew.trace(run_id)) < len(nodes)
-    crew.bench.start_executor()
-    wait_for(lambda: crew.ended(run_id), 10)
+    assert _completed(crew, run_id) == ["t", "n1", "n2"]
+    assert len(crew.trace(run_id)) == 3
+    crew.bench.start_executor(METRONOME_LEASE_SECONDS=NO_END)
+    wait_for(lambda: crew.ended(run_id))
     assert {(step["status"], step["attempt"]) for step in crew.trace(run_id)} == {("completed", 1)}
     assert crew.run(run_id)["attempt_count"] == 1
     _nothing_is_wrong(crew)
@@ -121,16 +126,19 @@ def test_sigterm_lets_the_node_end_and_hands_the_run_over(crew: Crew, wait_for: 
 def test_sigterm_leaves_a_node_behind_that_does_not_end_within_the_grace(
     crew: Crew, wait_for: Wait
 ) -> None:
-    run_id = crew.queue(crew.plan(crew.function("deaf", seconds=4)))
-    executor = crew.bench.start_executor(METRONOME_GRACE_SECONDS="0.3")
-    wait_for(lambda: crew.in_flight(run_id, "n1"))
+    run_id = crew.queue(crew.plan(crew.gated()))
+    executor = crew.bench.start_executor(
+        METRONOME_LEASE_SECONDS=NO_END, METRONOME_GRACE_SECONDS="0.3"
+    )
+    wait_for(lambda: crew.marked("n1"))
 
-    assert executor.terminate(10) == 0
+    assert executor.terminate() == 0
 
     assert crew.run(run_id)["lease_token"] is None
     assert crew.trace(run_id)[-1]["error"] == EXECUTOR_STOPPED
-    crew.bench.start_executor()
-    wait_for(lambda: crew.ended(run_id), 15)
+    crew.open_gate()
+    crew.bench.start_executor(METRONOME_LEASE_SECONDS=NO_END)
+    wait_for(lambda: crew.ended(run_id))
     assert [step["status"] for step in crew.trace(run_id)] == [
         "completed",
         "failed",
@@ -143,18 +151,22 @@ def test_sigterm_leaves_a_node_behind_that_does_not_end_within_the_grace(
 def test_an_executor_that_was_frozen_beyond_its_lease_changes_nothing_afterwards(
     crew: Crew, wait_for: Wait
 ) -> None:
-    run_id = crew.queue(crew.plan(*(crew.function("deaf", seconds=0.2) for _ in range(8))))
+    nodes = [crew.function("deaf", seconds=0.1) for _ in range(7)]
+    run_id = crew.queue(crew.plan(*nodes[:2], crew.gated(), *nodes[2:]))
     zombie = crew.bench.start_executor()
-    wait_for(lambda: crew.in_flight(run_id, "n3"))
+    wait_for(lambda: crew.marked("n3"))
     zombie.signal(signal.SIGSTOP)
-    heir = crew.bench.start_executor()
-    wait_for(lambda: crew.ended(run_id), LEASE + 15)
+    held = crew.run(run_id)["lease_token"]
+    heir = crew.bench.start_executor(METRONOME_LEASE_SECONDS=NO_END)
+    wait_for(lambda: crew.run(run_id)["lease_token"] != held)
+    crew.open_gate()
+    wait_for(lambda: crew.ended(run_id))
     crew.bench.stop(heir)
     before = crew.run(run_id), crew.trace(run_id), checks.marks(crew.marks)
 
     zombie.signal(signal.SIGCONT)
 
-    wait_for(lambda: "the lease was lost" in zombie.logs(), 10)
+    wait_for(lambda: "the lease was lost" in zombie.logs())
     other = crew.queue(crew.plan())
     wait_for(lambda: crew.ended(other))
     assert (crew.run(run_id), crew.trace(run_id), checks.marks(crew.marks)) == before

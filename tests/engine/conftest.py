@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import orjson
@@ -12,14 +12,15 @@ import pytest
 from sqlalchemy import text
 
 from app.db import Database
+from app.domain import retry
 from app.domain.models import Actor, Run, Step, Transitioned
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.engine.executor import Executor, Options
 from app.nodes import REGISTRY
 from app.nodes.base import Context, NodeKind, NodeLimits
-from app.services import metronomes, runs
+from app.services import metronomes, runs, transitions
 from app.store.leases import DUE_CHANNEL
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 
 ACTOR = Actor("key_test", "user_test", "org_test")
 
@@ -37,7 +38,7 @@ class Gate(NodeKind):
     def run(self, context: Context) -> Outcome:
         self.calls.append(context.node_id)
         self.begun.set()
-        assert self.open.wait(30), "the test never opened the gate"
+        assert self.open.wait(PATIENCE), "the test never opened the gate"
         return Done({"through": context.node_id})
 
 
@@ -49,9 +50,32 @@ class Stoppable(Gate):
     def run(self, context: Context) -> Outcome:
         self.calls.append(context.node_id)
         self.begun.set()
-        if context.stop.wait(30):
+        if context.stop.wait(PATIENCE):
             return Interrupted(f"stopped: {context.stop.reason}")
         raise AssertionError("nobody stopped the node")
+
+
+class Risky(Gate):
+    """A gate that is unsafe to replay; with ``heeds`` in its config it gives up when stopped."""
+
+    kind: ClassVar[str] = "risky"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: list[str] = []  # the idempotency key of each call
+
+    def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
+        return False
+
+    def run(self, context: Context) -> Outcome:
+        self.keys.append(context.idempotency_key)
+        if not context.config.get("heeds"):
+            return super().run(context)
+        self.begun.set()
+        while not self.open.wait(0.01):
+            if context.stop.is_set():
+                return Interrupted(f"stopped: {context.stop.reason}")
+        return Done({"through": context.node_id})
 
 
 class Flaky(NodeKind):
@@ -80,7 +104,8 @@ class Lab:
         self.db = db
         self.url = url
         self.gate, self.stoppable, self.flaky = Gate(), Stoppable(), Flaky()
-        mine = {kind.kind: kind for kind in (self.gate, self.stoppable, self.flaky)}
+        self.risky = Risky()
+        mine = {kind.kind: kind for kind in (self.gate, self.stoppable, self.flaky, self.risky)}
         self.kinds = {**REGISTRY, **mine}
         self._executors: list[tuple[Executor, threading.Thread]] = []
 
@@ -89,7 +114,7 @@ class Lab:
         values: dict[str, Any] = {
             "database_url": self.url,
             "threads": 4,
-            "lease": 10.0,
+            "lease": 30.0,
             "poll": 0.1,
             "grace": 1.0,
             "listen": True,
@@ -106,7 +131,7 @@ class Lab:
         for index, (one, thread) in enumerate(self._executors):
             if one is executor:
                 one.drain()
-                thread.join(20)
+                thread.join(PATIENCE)
                 assert not thread.is_alive(), "the executor did not end"
                 del self._executors[index]
                 return
@@ -114,21 +139,32 @@ class Lab:
     def close(self) -> None:
         """Let every node go and end all executors."""
         self.gate.open.set()
+        self.risky.open.set()
         for executor, _ in list(self._executors):
             self.stop(executor)
 
     def queue(self, *nodes: dict[str, Any], edges: str = "", **wanted: Any) -> Run:
         """Queue a run of these nodes; ``edges`` such as ``a>b b>c:yes``, by default a chain."""
+        return self.begin(self.workflow("test", *nodes, edges=edges), **wanted)
+
+    def workflow(
+        self, name: str, *nodes: dict[str, Any], edges: str = "", actor: Actor = ACTOR
+    ) -> str:
+        """The id of a new workflow of these nodes; its draft has no version yet."""
         definition = {"nodes": list(nodes), "edges": _edges(nodes, edges)}
-        metronome = metronomes.create(self.db, ACTOR, name="test")
+        metronome = metronomes.create(self.db, actor, name=name)
         with self.db.connect() as connection:
             # straight into the table: the test's own kinds are unknown to the check on save
             connection.execute(
                 text("UPDATE metronomes SET definition = :definition WHERE id = :id"),
                 {"definition": orjson.dumps(definition).decode(), "id": metronome.id},
             )
+        return metronome.id
+
+    def begin(self, metronome_id: str, **wanted: Any) -> Run:
+        """Queue a run of a workflow."""
         request = runs.RunRequest(**wanted)
-        run, _ = runs.create(self.db, ACTOR, metronome.id, request, tell=self.tell)
+        run, _ = runs.create(self.db, ACTOR, metronome_id, request, tell=self.tell)
         return run
 
     def tell(self) -> None:
@@ -138,7 +174,11 @@ class Lab:
 
     def get(self, run: Run) -> Run:
         """The run as it is now."""
-        return runs.get(self.db, ACTOR, run.metronome_id, run.id)
+        return self.get_by(run.metronome_id, run.id)
+
+    def get_by(self, metronome_id: str, run_id: str) -> Run:
+        """The run of these ids."""
+        return runs.get(self.db, ACTOR, metronome_id, run_id)
 
     def trace(self, run: Run) -> list[Step]:
         """Its steps as they are now."""
@@ -150,16 +190,16 @@ class Lab:
 
     def cancel(self, run: Run) -> Transitioned:
         """Cancel it as the API does."""
-        return runs.cancel(self.db, ACTOR, run.metronome_id, run.id)
+        return transitions.cancel(self.db, ACTOR, run.metronome_id, run.id)
 
-    def until(self, run: Run, status: str, timeout: float = 10) -> Run:
+    def until(self, run: Run, status: str) -> Run:
         """Wait until the run has this status, and nobody holds it."""
 
         def reached() -> Run | None:
             now = self.get(run)
             return now if now.status == status and now.locked_by is None else None
 
-        return wait_for(reached, timeout, lambda: f"{status}: {self.get(run)} {self.trace(run)}")
+        return wait_for(reached, message=lambda: f"{status}: {self.get(run)} {self.trace(run)}")
 
 
 def _edges(nodes: tuple[dict[str, Any], ...], written: str) -> list[dict[str, Any]]:
@@ -178,6 +218,14 @@ def _edges(nodes: tuple[dict[str, Any], ...], written: str) -> list[dict[str, An
 def node(kind: str, id: str | None = None, **config: Any) -> dict[str, Any]:
     """A node of the SDK's shape; its id is its kind by default."""
     return {"id": id or kind, "kind": kind, "config": config}
+
+
+@pytest.fixture
+def long_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed attempt of a run is followed by minutes without another one."""
+    defaults = retry.backoff.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "base", retry.MAX_SECONDS)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from app.domain.outcomes import Failed, Outcome
 from app.nodes.base import Context, NodeKind
 from tests.engine.conftest import Lab, node
 from tests.engine.test_pause import take
+from tests.processes import PATIENCE
 
 
 class Doomed(NodeKind):
@@ -27,7 +28,7 @@ class Doomed(NodeKind):
     def run(self, context: Context) -> Outcome:
         self.calls += 1
         self.begun.set()
-        assert self.open.wait(30), "the test never let the node go"
+        assert self.open.wait(PATIENCE), "the test never let the node go"
         return Failed("for good", retryable=False)
 
 
@@ -44,7 +45,7 @@ def test_a_node_that_failed_while_its_run_was_paused_is_not_tried_again(
     lab: Lab, doomed: Doomed
 ) -> None:
     run = lab.queue(node("doomed"), node("end"))
-    assert doomed.begun.wait(10)
+    assert doomed.begun.wait(PATIENCE)
     take(lab, PAUSE, run)
     doomed.open.set()
     lab.until(run, PAUSED)
@@ -60,7 +61,7 @@ def test_a_node_that_failed_while_its_run_was_cancelled_was_not_next(
     lab: Lab, doomed: Doomed
 ) -> None:
     run = lab.queue(node("doomed"), node("end"))
-    assert doomed.begun.wait(10)
+    assert doomed.begun.wait(PATIENCE)
     lab.cancel(run)
     doomed.open.set()
     lab.until(run, CANCELLED)

@@ -6,6 +6,7 @@ from app.domain.lifecycle import COMPLETED, PAUSE, PAUSED, RESUME, Action
 from app.domain.models import Run
 from app.store import transitions
 from tests.engine.conftest import ACTOR, Lab, node
+from tests.processes import PATIENCE
 
 
 def take(lab: Lab, action: Action, run: Run) -> None:
@@ -19,7 +20,7 @@ def take(lab: Lab, action: Action, run: Run) -> None:
 def test_a_paused_run_goes_on_behind_the_node_that_was_in_flight(lab: Lab) -> None:
     lab.start()
     run = lab.queue(node("trigger"), node("gate"), node("flaky"), node("end"))
-    assert lab.gate.begun.wait(10)
+    assert lab.gate.begun.wait(PATIENCE)
     take(lab, PAUSE, run)
     lab.gate.open.set()
     lab.until(run, PAUSED)

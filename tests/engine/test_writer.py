@@ -18,7 +18,7 @@ from app.engine.writer import GaveUp, Writer
 from app.store import boundary
 from app.store.boundary import Boundary, StepEnd
 from app.store.leases import Claimed
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 from tests.store.world import METRONOME, World, step
 
 
@@ -90,7 +90,7 @@ def test_what_waits_goes_together_and_each_gets_its_own_answer(
         world.wait_for_waiters(2)
         writing += [world.begin(writer.write, step(one, end=1, start=2)) for one in held[2:]]
         wait_for(lambda: len(writer._waiting) == 6, message="six boundaries that wait")
-    answers = [one.result(10).answer for one in writing]
+    answers = [one.result(PATIENCE).answer for one in writing]
     assert answers == ["stopped" if one is held[5] else "go" for one in held]
     started = world.query("SELECT count(DISTINCT xmin::text) AS n FROM steps WHERE seq = 2")
     assert started[0]["n"] <= 4  # the two that were alone, and one for the others of each lane
@@ -131,7 +131,7 @@ def test_a_refused_boundary_fails_alone(world: World, writer: Writer, bad: StepE
         writing += [world.begin(write, one) for one in held[2:]]
         wait_for(lambda: len(writer._waiting) == 5, message="five boundaries that wait")
 
-    answers = [one.result(10) for one in writing]
+    answers = [one.result(PATIENCE) for one in writing]
     refused = answers.pop(4)
     assert isinstance(refused, type)
     assert issubclass(refused, Exception)
@@ -153,7 +153,7 @@ def test_a_connection_that_dies_under_waiting_boundaries_loses_none(
         world.wait_for_waiters(2)  # they have come back, and wait again
         assert _ends(world, held[:2]) == {one.id: [RUNNING] for one in held[:2]}
 
-    assert [one.result(20).answer for one in writing] == ["go"] * len(held)
+    assert [one.result(PATIENCE).answer for one in writing] == ["go"] * len(held)
     assert _ends(world, held) == {one.id: [COMPLETED, RUNNING] for one in held}
 
 
@@ -181,10 +181,10 @@ def test_connections_that_die_again_and_again_lose_nothing_and_double_nothing(
     with ThreadPoolExecutor(len(held)) as pool:
         walking = [pool.submit(walk, one) for one in held]
         try:
-            world.begin(kill).result(30)
+            world.begin(kill).result(PATIENCE)
         finally:
             ended.set()
-        told = [one.result(30) for one in walking]
+        told = [one.result(PATIENCE) for one in walking]
 
     for one, starts in zip(held, told, strict=True):
         steps = world.steps(one.id)
@@ -229,7 +229,7 @@ def test_a_writer_that_is_told_to_end_waits_for_no_database(world: World) -> Non
     writing = world.begin(lambda: writer.write(step(held, end=1)))
     writer.closing.set()
     with pytest.raises(GaveUp):
-        writing.result(10)
+        writing.result(PATIENCE)
     nowhere.close()
 
 

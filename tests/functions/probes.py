@@ -9,6 +9,8 @@ import os
 import time
 from typing import Any
 
+GATE_SECONDS = 100.0  # a gate that stays shut is an error of the test
+
 
 def touch_file(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     """Append a line to the file ``path``: time in ns, step id, node id, attempt."""
@@ -33,6 +35,18 @@ def deaf(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     return {"slept": payload["seconds"]}
 
 
+def gated(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Wait until the file ``gate`` exists, whatever becomes of the run; marks ``path`` first."""
+    if "path" in payload:
+        _mark(payload["path"], context)
+    deadline = time.monotonic() + GATE_SECONDS
+    while not os.path.exists(payload["gate"]):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the gate was not opened")
+        time.sleep(0.01)
+    return {}
+
+
 def fail_until(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     """Fail in every attempt before the one numbered ``attempt``."""
     if context.attempt < payload["attempt"]:
@@ -49,5 +63,5 @@ def _mark(path: str, context: Any) -> None:
         os.close(file)
 
 
-for _function in (touch_file, slow, deaf, fail_until):
+for _function in (touch_file, slow, deaf, gated, fail_until):
     _function.metronome_replay_safe = True  # type: ignore[attr-defined]

@@ -365,7 +365,7 @@ class Lifecycle(RuleBasedStateMachine):
         assert late == []
 
 
-@pytest.mark.timeout(400)  # a failure takes its time: it is made as short as it can be
+@pytest.mark.timeout(1200)  # a failure takes its time: it is made as short as it can be
 def test_people_and_executors_keep_to_the_table(db: Database) -> None:
     class Machine(Lifecycle):
         database = db

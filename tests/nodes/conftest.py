@@ -5,50 +5,77 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from app.domain.expressions import render
 from app.domain.outcomes import Outcome
 from app.domain.stop import StopSignal
 from app.nodes import REGISTRY
-from app.nodes.base import Context, NodeLimits, Problem
+from app.nodes.base import Context, News, NodeLimits, Problem
+from tests.processes import PATIENCE
 
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def context_of(
+    kind: str,
+    config: dict[str, Any],
+    scope: dict[str, Any] | None = None,
+    *,
+    label: str | None = None,
+    handles: tuple[str, ...] = (),
+    stop: StopSignal | None = None,
+    **limits: Any,
+) -> Context:
+    """What the interpreter hands to a node that starts."""
+    limits.setdefault("http_allowed_private", ("127.0.0.1",))
+    return Context(
+        organization_id="org-1",
+        metronome_id="metronome-1",
+        run_id="run-1",
+        step_id="step-1",
+        node_id="node-1",
+        node_label=label,
+        attempt=1,
+        config=config,
+        input=REGISTRY[kind].bind(config, scope or {}),
+        scope=scope or {},
+        handles=frozenset(handles),
+        started_at=STARTED,
+        idempotency_key="key-1",
+        stop=stop or StopSignal(),
+        limits=NodeLimits(**limits),
+    )
 
 
 @pytest.fixture
 def run() -> Callable[..., Outcome]:
     """Run one node as the interpreter does."""
 
+    def call(kind: str, config: dict[str, Any], *args: Any, **more: Any) -> Outcome:
+        return REGISTRY[kind].run(context_of(kind, config, *args, **more))
+
+    return call
+
+
+@pytest.fixture
+def resume() -> Callable[..., Outcome]:
+    """Look at a parked node again, as the interpreter does."""
+
     def call(
         kind: str,
         config: dict[str, Any],
-        scope: dict[str, Any] | None = None,
+        result: dict[str, Any] | None,
+        parked: dict[str, Any] | None = None,
         *,
+        waited_ms: int = 1500,
         handles: tuple[str, ...] = (),
-        stop: StopSignal | None = None,
-        **limits: Any,
     ) -> Outcome:
-        limits.setdefault("http_allowed_private", ("127.0.0.1",))
-        handler = REGISTRY[kind]
-        context = Context(
-            run_id="run-1",
-            step_id="step-1",
-            node_id="node-1",
-            attempt=1,
-            config=config,
-            input={n: render(config[n], scope or {}) for n in handler.bound if n in config},
-            scope=scope or {},
-            handles=frozenset(handles),
-            started_at=STARTED,
-            idempotency_key="key-1",
-            stop=stop or StopSignal(),
-            limits=NodeLimits(**limits),
-        )
-        return handler.run(context)
+        context = replace(context_of(kind, {}, handles=handles), config=config, input={})
+        return REGISTRY[kind].resume(context, News(result, parked or {}, waited_ms))
 
     return call
 
@@ -136,7 +163,7 @@ class Server:
         self._socket.close()
         for connection in self._open:
             connection.close()
-        self._thread.join(5)
+        self._thread.join(PATIENCE)
 
 
 def answer_of(status: int, body: bytes = b"", **headers: str) -> bytes:
@@ -144,6 +171,12 @@ def answer_of(status: int, body: bytes = b"", **headers: str) -> bytes:
     lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def header(request: str, name: str) -> list[str]:
+    """The values of a header in a request as it came."""
+    lines = request.partition("\r\n\r\n")[0].split("\r\n")[1:]
+    return [v.strip() for n, _, v in (line.partition(":") for line in lines) if n.lower() == name]
 
 
 @pytest.fixture

@@ -42,11 +42,11 @@ def final(payload):
 def leave(payload):
     sys.exit(3)
 def wait(payload, context):
-    stopped = context.wait(10)
+    stopped = context.wait(60)
     context.raise_if_stopped()
     return {"stopped": stopped}
 def finish(payload, context):
-    return {"stopped": context.wait(10), "is": context.stopped()}
+    return {"stopped": context.wait(60), "is": context.stopped()}
 def safe(payload):
     return {}
 safe.metronome_replay_safe = True

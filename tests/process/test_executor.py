@@ -20,7 +20,7 @@ def start_executor(database_url: str, directory: Path) -> Process:
 
 def test_sigterm_ends_it(database_url: str, tmp_path: Path) -> None:
     process = start_executor(database_url, tmp_path)
-    assert process.terminate(10) == 0
+    assert process.terminate() == 0
 
 
 def test_signals_at_any_moment_never_hang_it(database_url: str, tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_signals_at_any_moment_never_hang_it(database_url: str, tmp_path: Path) 
         return process.returncode is not None
 
     try:
-        wait_for(ended, 30, process.logs)
+        wait_for(ended, message=process.logs)
         assert process.returncode == 0
     finally:
         process.kill9()

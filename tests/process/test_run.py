@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path / "my home", port=processes.free_port(), grace_seconds=3)
+    return Settings(home=tmp_path / "my home", port=processes.free_port(), grace_seconds=30)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def start(settings: Settings, tmp_path: Path) -> Iterator[Start]:
         started.append(process)
         if ready:
             processes.wait_for(
-                lambda: "Try in another terminal" in process.logs() or process.returncode, 60
+                lambda: "Try in another terminal" in process.logs() or process.returncode
             )
             assert process.returncode is None, process.logs()
         return process
@@ -149,10 +149,10 @@ def test_a_second_signal_ends_at_once_what_does_not_end(
     assert executor is not None
     os.kill(executor, signal.SIGSTOP)
     process.signal(signal.SIGTERM)
-    wait_for(lambda: child_of(process, "gunicorn") is None, 20, "the end of the API")
+    wait_for(lambda: child_of(process, "gunicorn") is None, message="the end of the API")
     assert child_of(process, "executor") == executor
     process.signal(signal.SIGTERM)
-    wait_for(lambda: process.returncode is not None, 10, process.logs)
+    wait_for(lambda: process.returncode is not None, message=process.logs)
     assert process.returncode == 0
     assert running(tree) == {}
 
@@ -184,8 +184,8 @@ def test_a_part_that_is_killed_is_started_again(
     killed = child_of(process, part)
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: child_of(process, part) not in (None, killed), 20, f"another {part}")
-    wait_for(lambda: ready(settings), 20, lambda: f"readiness\n{process.logs()}")
+    wait_for(lambda: child_of(process, part) not in (None, killed), message=f"another {part}")
+    wait_for(lambda: ready(settings), message=lambda: f"readiness\n{process.logs()}")
     assert "starting it again" in process.logs()
 
 
@@ -196,7 +196,7 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_start_recovers(
     query(settings, "CREATE TABLE kept AS SELECT 42 AS answer")
     tree = descendants(first.pid)
     first.kill9()
-    wait_for(lambda: not running(tree), 20, lambda: f"the end of {running(tree)}")
+    wait_for(lambda: not running(tree), message=lambda: f"the end of {running(tree)}")
     start()
     assert query(settings, "SELECT answer FROM kept") == [(42,)]
 

@@ -9,13 +9,15 @@ import pytest
 
 from app.db import RawConnection
 from app.domain.lifecycle import (
+    BACKOFF,
     CANCEL,
     CANCELLED,
+    CLAIMABLE,
     COMPLETED,
+    DOUBT,
     FAILED,
     MOVES,
     PAUSE,
-    QUEUED,
     RUN_STATUSES,
     RUNNING,
     SKIPPED,
@@ -23,10 +25,12 @@ from app.domain.lifecycle import (
     TERMINAL,
     Action,
 )
+from app.ids import new_id
 from app.store import boundary, leases
-from app.store.boundary import Boundary, StepEnd, StepStart
+from app.store.boundary import Boundary, Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed
-from tests.store.world import METRONOME, World, as_held, make_move, step
+from tests.processes import PATIENCE
+from tests.store.world import METRONOME, World, as_held, bound, make_move, step
 
 STOPS = pytest.mark.parametrize("action", [CANCEL, PAUSE], ids=lambda action: action.name)
 
@@ -55,8 +59,8 @@ def test_a_boundary_that_waits_for_a_stop_starts_nothing(world: World, action: A
     world.wait_for_waiters(2)  # the lock's queue is in order: the stop comes first
     gate.commit()
 
-    assert stopping.result(10).moved
-    (verdict,) = writing.result(10)
+    assert stopping.result(PATIENCE).moved
+    (verdict,) = writing.result(PATIENCE)
 
     assert (verdict.answer, verdict.status) == ("stopped", action.target)
     assert [one["status"] for one in world.steps(held.id)] == [COMPLETED]
@@ -75,8 +79,8 @@ def test_a_stop_that_waits_for_a_boundary_knows_what_that_started(
     world.wait_for_waiters(2)
     gate.commit()
 
-    assert writing.result(10)[0].answer == "go"
-    stopped = stopping.result(10)
+    assert writing.result(PATIENCE)[0].answer == "go"
+    stopped = stopping.result(PATIENCE)
 
     assert stopped.moved
     assert stopped.in_flight == ("n2",)
@@ -98,7 +102,7 @@ def test_a_stop_takes_its_time_after_it_has_waited_for_a_lock(world: World, acti
     (now,) = world.query("SELECT clock_timestamp() AS now")
     gate.commit()
 
-    assert stopping.result(10).run.updated_at > now["now"]
+    assert stopping.result(PATIENCE).run.updated_at > now["now"]
 
 
 def test_a_boundary_takes_its_time_after_it_has_waited_for_a_lock(world: World) -> None:
@@ -110,7 +114,7 @@ def test_a_boundary_takes_its_time_after_it_has_waited_for_a_lock(world: World) 
     (now,) = world.query("SELECT clock_timestamp() AS now")
     gate.commit()
 
-    (verdict,) = writing.result(10)
+    (verdict,) = writing.result(PATIENCE)
     first, second = world.steps(held.id)
     assert now["now"] < first["completed_at"] <= second["started_at"] == verdict.started_at
 
@@ -144,8 +148,8 @@ def test_a_batch_loses_the_stopped_run_only(
     world.wait_for_waiters(2)
     gate.commit()
 
-    answers = dict(zip([one.run_id for one in batch], writing.result(10), strict=True))
-    assert stopping.result(10) == (("n1",) if stop_first else ("n2",))
+    answers = dict(zip([one.run_id for one in batch], writing.result(PATIENCE), strict=True))
+    assert stopping.result(PATIENCE) == (("n1",) if stop_first else ("n2",))
     for index, one in enumerate(held):
         stopped = stop_first and index == place
         assert answers[one.id].answer == ("stopped" if stopped else "go")
@@ -184,15 +188,24 @@ def _moves(world: World, held: Claimed) -> dict[str, Callable[[], object]]:
         "start": lambda: world.write(step(held, end=1, start=2)),
         "claim": lambda: leases.claim(connection, "executor-2", limit=10, lease=60),
         "renew": lambda: leases.renew(connection, known, lease=60),
-        "close_lost": lambda: leases.close_lost(connection, held.id, held.token),
+        "end_lost": lambda: world.write(
+            bound(held, ends=[StepEnd(1, FAILED, error=leases.EXECUTOR_LOST)])
+        ),
+        "spawn": lambda: world.write(
+            bound(
+                held,
+                parks=[StepPark(1, None)],
+                spawns=[Spawn(1, new_id("run", after=held.id), METRONOME, "ver_a", "{}")],
+            )
+        ),
         "close_all": lambda: leases.close_all(connection, held.id, held.token, "why"),
         "let_go": lambda: leases.let_go(connection, held.id, held.token),
         "sweep": lambda: leases.sweep(connection),
     }
 
 
-DEEDS = [*(move.name for move in MOVES), "start", "claim", "renew", "close_lost", "close_all"]
-DEEDS += ["let_go", "sweep"]
+DEEDS = [*(move.name for move in MOVES), "start", "claim", "renew", "end_lost", "spawn"]
+DEEDS += ["close_all", "let_go", "sweep"]
 
 
 @pytest.mark.parametrize("lease", ["none", "live", "over", "another"])
@@ -215,6 +228,7 @@ def test_nothing_an_executor_does_overwrites_a_final_status(
     kept = ("status", "completed_at", "output", "error", "updated_at", "attempt_count")
     assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
     assert [one["seq"] for one in world.steps(run_id)] == [1]
+    assert world.query("SELECT count(*) AS n FROM runs") == [{"n": 1}]
     assert leases.claim(world.raw(), "executor-3", limit=1, lease=60) == []
 
 
@@ -238,10 +252,10 @@ def test_a_move_is_made_exactly_where_the_table_allows_it(
     assert after["status"] == move.target
     assert (after["lease_token"], after["locked_by"], after["locked_at"]) == (None, None, None)
     assert (after["completed_at"] is not None) == (move.target in TERMINAL)
-    waits = move.target in (QUEUED, RUNNING)
-    assert (after["due_at"] is not None) == waits
-    assert (after["next_attempt_at"] is not None) == waits
-    assert after["attempt_due"] == (move.name == "backoff")
+    assert (after["due_at"] is not None) == (move.target in CLAIMABLE)
+    assert (after["next_attempt_at"] is not None) == (move in (BACKOFF, SLEEP))
+    assert after["attempt_due"] == (move is BACKOFF)
+    assert after["in_doubt"] == (move is DOUBT)
 
 
 def test_a_move_of_an_unknown_name_is_no_move(world: World) -> None:

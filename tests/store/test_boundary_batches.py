@@ -20,8 +20,10 @@ from app.domain.lifecycle import (
 )
 from app.store import boundary
 from app.store.boundary import Boundary, StepEnd, StepStart
+from app.store.boundary_statement import PLAIN, WIDE
 from app.store.leases import Claimed
 from app.store.migrations import upgrade
+from tests.processes import PATIENCE
 from tests.store.world import METRONOME, World, make_move, step
 
 
@@ -115,7 +117,7 @@ def test_pause_and_cancel_of_many_runs_under_way_never_lets_one_start_late(world
     ]
     results = {run_id: world.done(action, run_id) for run_id, action in stops.items()}
     for one in walking:
-        one.result(30)
+        one.result(PATIENCE)
     for run_id, result in results.items():
         stopped_at = result.run.updated_at
         starts = [row["started_at"] for row in world.steps(run_id)]
@@ -125,8 +127,11 @@ def test_pause_and_cancel_of_many_runs_under_way_never_lets_one_start_late(world
         assert result.in_flight == (world.steps(run_id)[-1]["node_id"],)
 
 
+@pytest.mark.parametrize(("name", "scans"), [("boundary", 4), ("wide_boundary", 5)])
 @pytest.mark.parametrize("rows", [None, 0, 5000], ids=["unknown", "empty", "full"])
-def test_a_boundary_finds_its_rows_by_their_keys(fresh_database_url: str, rows: int | None) -> None:
+def test_a_boundary_finds_its_rows_by_their_keys(
+    fresh_database_url: str, rows: int | None, name: str, scans: int
+) -> None:
     """Whatever the planner believed when it made the one plan: tables grow, and plans are kept."""
     upgrade(fresh_database_url)
     world = World(Database(fresh_database_url))
@@ -140,16 +145,20 @@ def test_a_boundary_finds_its_rows_by_their_keys(fresh_database_url: str, rows: 
         )
         world.execute("ANALYZE runs; ANALYZE steps")
     connection = world.raw()
-    arguments = boundary._arguments([step(held, end=1, sleep=2, start=3)])
+    form = {"boundary": PLAIN, "wide_boundary": WIDE}[name]
+    arguments = boundary._arguments([step(held, end=1, sleep=2, start=3)], wide=form is WIDE)
     with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {boundary._EXECUTE}", arguments)
+        cursor.execute(f"EXPLAIN {form.execute}", arguments)
         plan = "\n".join(line for (line,) in cursor.fetchall())
-        cursor.execute("SELECT generic_plans, custom_plans FROM pg_prepared_statements")
+        cursor.execute(
+            "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = %s",
+            (name,),
+        )
         assert cursor.fetchall() == [(1, 0)]
     world.close()
     world.db.close()
-    scans = re.findall(r"Scan (?:using \w+ )?on (?:runs|steps)", plan)
+    found = re.findall(r"Scan (?:using \w+ )?on (?:runs|steps|outbox|audit_events)", plan)
     run_id, seq = r"\(run_id = ANY \(ARRAY\[\S+\]\)\)", r"\(seq = \S+\)"
     by_key = re.findall(rf"Index Cond: \({run_id} AND {seq}\)", plan)
     by_key += re.findall(r"Index Cond: \(id = ANY \(ARRAY\[\S+\]\)\)", plan)
-    assert len(by_key) == len(scans) == 4, plan
+    assert len(by_key) == len(found) == scans, plan

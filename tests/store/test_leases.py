@@ -22,10 +22,12 @@ from app.domain.lifecycle import (
     RUNNING,
     TERMINAL,
 )
+from app.ids import new_id
 from app.store import boundary, leases
-from app.store.boundary import Boundary, StepEnd
+from app.store.boundary import Boundary, Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import NextNode
-from tests.store.world import METRONOME, World, step
+from tests.processes import PATIENCE
+from tests.store.world import METRONOME, World, bound, step
 
 # -- claim
 
@@ -73,7 +75,7 @@ def test_a_claim_waits_for_nobody(world: World) -> None:
     with world.locked(runs[0], runs[1]):
         claimed = world.begin(
             lambda: leases.claim(world.raw(), "executor-1", limit=3, lease=60)
-        ).result(5)
+        ).result(PATIENCE)
         assert [one.id for one in claimed] == [runs[2]]
     assert len(leases.claim(world.raw(), "executor-1", limit=3, lease=60)) == 2
 
@@ -86,14 +88,14 @@ def test_claimers_at_the_same_time_never_get_the_same_run(world: World) -> None:
     def claimer(number: int) -> None:
         connection = world.raw()
         for _ in range(rounds):
-            barrier.wait(20)
+            barrier.wait(PATIENCE)
             got = leases.claim(connection, f"executor-{number}", limit=limit, lease=60)
             taken[number] += [one.id for one in got]
 
     for _ in range(rounds * at_once * limit // 2):
         world.put()
     for one in [world.begin(claimer, number) for number in range(at_once)]:
-        one.result(60)
+        one.result(5 * PATIENCE)
 
     every = [run_id for one in taken for run_id in one]
     assert len(every) == len(set(every)) == rounds * at_once * limit // 2
@@ -169,21 +171,29 @@ def test_a_zombie_changes_nothing(world: World) -> None:
     zombie = world.in_flight("executor-1")
     world.expire(zombie.id)
     owner = world.claim("executor-2")
-    leases.close_lost(world.raw(), owner.id, owner.token)
-    assert world.write(step(owner, start=2)).answer == "go"
+    lost = StepEnd(1, FAILED, error=leases.EXECUTOR_LOST)
+    parked = [StepStart(seq, f"n{seq}", "function", 1) for seq in (2, 3)]
+    assert world.write(bound(owner, ends=[lost], starts=parked)).answer == "go"
+    assert world.write(bound(owner, parks=[StepPark(3, None)])).answer == "go"
+    world.put_step(owner.id, 4, RUNNING, lease_token="'of another one that was lost'")
     before = world.everything()
     connection = world.raw()
 
     assert world.write(step(zombie, end=1)).answer == "lease_lost"
     assert world.write(step(zombie, end=2)).answer == "lease_lost"
-    assert world.write(step(zombie, start=3)).answer == "lease_lost"
-    assert world.write(step(zombie, sleep=1)).answer == "lease_lost"
-    assert world.write(step(zombie, sleep=2)).answer == "lease_lost"
+    assert world.write(step(zombie, start=5)).answer == "lease_lost"
+    for seq in (1, 2, 3, 4):  # ended, in flight, parked, and left behind by somebody else
+        for end in (StepEnd(seq, COMPLETED), StepEnd(seq, FAILED, error=leases.EXECUTOR_LOST)):
+            assert world.write(bound(zombie, ends=[end])).answer == "lease_lost"
+        assert world.write(step(zombie, sleep=seq)).answer == "lease_lost"
+        spawn = Spawn(seq, new_id("run", after=zombie.id), METRONOME, "ver_a", "{}")
+        spawning = bound(zombie, parks=[StepPark(seq, None)], spawns=[spawn])
+        assert world.write(spawning).answer == "lease_lost"
     for move in MOVES:
         assert world.write(step(zombie, end=1, move=move.name)).answer == "lease_lost"
     assert leases.renew(connection, [(zombie.id, zombie.token)], lease=999) == {}
-    assert leases.let_go(connection, zombie.id, zombie.token, nexts=_nexts(3), error="x") is None
-    leases.close_lost(connection, zombie.id, zombie.token)
+    assert leases.let_go(connection, zombie.id, zombie.token, nexts=_nexts(5), error="x") is None
+    assert leases.let_go(connection, zombie.id, zombie.token, unfinished=True) is None
     leases.close_all(connection, zombie.id, zombie.token, "x")
     assert leases.sweep(connection) == []
 
@@ -197,17 +207,19 @@ def test_a_zombie_may_still_tell_how_its_own_open_step_ended(world: World) -> No
 
     assert world.write(step(zombie, end=1, start=2)).answer == "lease_lost"
     assert [one["status"] for one in world.steps(zombie.id)] == [COMPLETED]
-    leases.close_lost(world.raw(), owner.id, owner.token)
+    lost = StepEnd(1, FAILED, error=leases.EXECUTOR_LOST)
+    assert world.write(bound(owner, ends=[lost])).answer == "go"
     assert [one["status"] for one in world.steps(zombie.id)] == [COMPLETED]
 
 
-def test_the_step_of_a_lost_executor_is_closed_and_sleepers_go_on_sleeping(world: World) -> None:
+def test_whoever_holds_a_run_ends_the_step_that_a_lost_executor_left(world: World) -> None:
     lost = world.in_flight("executor-1")
     world.write(step(lost, sleep=1, start=2))
     world.expire(lost.id)
     owner = world.claim("executor-2")
 
-    leases.close_lost(world.raw(), owner.id, owner.token)
+    end = StepEnd(2, FAILED, error=leases.EXECUTOR_LOST)
+    assert world.write(bound(owner, ends=[end])).answer == "go"
 
     asleep, closed = world.steps(lost.id)
     assert (asleep["status"], closed["status"]) == (RUNNING, FAILED)
@@ -369,7 +381,7 @@ def test_nothing_that_locks_runs_waits_in_a_circle(world: World) -> None:
         lambda n: world.done(CANCEL, held[-n % len(held)].id),
     ]
     for one in [world.begin(repeat(deed)) for deed in deeds]:
-        one.result(60)  # raises what the database has raised
+        one.result(5 * PATIENCE)  # raises what the database has raised
     assert {row["status"] for row in world.query("SELECT status FROM runs")} <= {
         QUEUED,
         RUNNING,

@@ -1,4 +1,4 @@
-"""What a person asks for: cancel, pause, resume, approve, reject, retry; at the store."""
+"""What a person asks of a run without others below it: cancel, pause, resume, retry."""
 
 from __future__ import annotations
 
@@ -26,9 +26,16 @@ from app.domain.lifecycle import (
     Action,
 )
 from app.store import leases, runs
+from tests.processes import PATIENCE
 from tests.store.world import ACTOR, METRONOME, ORGANIZATION, World, step
 
-REQUESTS = [action for action in ACTIONS if action.audit]
+REQUESTS = [CANCEL, PAUSE, RESUME, RETRY]
+
+
+def test_every_action_of_people_is_tried_in_the_tests_of_the_store() -> None:
+    elsewhere = {"approve", "reject", "retry_in_doubt"}  # test_decisions.py, test_retries.py
+    asked = {action.name for action in ACTIONS if action.audit}
+    assert {action.name for action in REQUESTS} == asked - elsewhere
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["free", "held"])
@@ -181,7 +188,7 @@ def test_twenty_cancels_at_once_are_one_transition_and_one_audit_event(world: Wo
     with world.locked(held.id):
         waiting = [world.begin(lambda: world.done(CANCEL, held.id)) for _ in range(20)]
         world.wait_for_waiters(8)  # nearly as many as the pool has connections
-    results = [one.result(20) for one in waiting]
+    results = [one.result(PATIENCE) for one in waiting]
 
     assert sum(result.moved for result in results) == 1
     assert all(result.run == results[0].run for result in results)
@@ -218,38 +225,6 @@ def test_cancel_touches_no_other_run(world: World) -> None:
     world.done(CANCEL, cancelled)
 
     assert {run_id: (world.run(run_id), world.steps(run_id)) for run_id in others} == before
-
-
-# -- retry
-
-
-def test_a_retry_begins_a_new_attempt_and_keeps_the_trace(world: World) -> None:
-    held = world.in_flight()
-    world.write(step(held, end=1, move="fail"))
-    before = world.steps(held.id)
-
-    world.done(RETRY, held.id)
-
-    queued = world.run(held.id)
-    assert queued["status"] == QUEUED
-    assert (queued["error"], queued["output"], queued["completed_at"]) == (None, None, None)
-    assert queued["max_attempts"] == 2
-    again = world.claim()
-    assert (again.attempt_count, again.begun, again.lost) == (2, True, False)
-    assert world.steps(held.id) == before
-
-
-def test_a_retry_while_the_old_node_drains_waits_for_it(world: World) -> None:
-    held = world.in_flight()
-    world.done(CANCEL, held.id)
-    world.done(RETRY, held.id)
-    assert leases.claim(world.raw(), "executor-2", limit=1, lease=60) == []
-
-    assert world.write(step(held, end=1, start=2)).answer == "stopped"
-    assert leases.let_go(world.raw(), held.id, held.token) == QUEUED
-
-    assert world.claim("executor-2").id == held.id
-    assert [one["status"] for one in world.steps(held.id)] == [COMPLETED]
 
 
 def test_a_resume_while_the_old_node_drains_waits_for_it_or_its_lease(world: World) -> None:

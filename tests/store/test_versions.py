@@ -9,6 +9,7 @@ from app.domain.models import Actor
 from app.store import metronomes, versions
 from app.store.metronomes import NewMetronome
 from app.store.versions import NewVersion
+from tests.processes import PATIENCE
 
 ADA = Actor("key_a", "ada", "acme")
 EVE = Actor("key_e", "eve", "evil")
@@ -77,7 +78,7 @@ def test_numbers_have_no_gap_and_no_double_under_load(db: Database) -> None:
 
     def work(worker: int) -> set[str | None]:
         made: set[str | None] = set()
-        together.wait(10)
+        together.wait(PATIENCE)
         for turn in range(10):
             with db.connect() as connection:
                 if worker % 2:

@@ -13,10 +13,10 @@ import psycopg2.extras
 from app.db import Database, RawConnection
 from app.domain import lifecycle
 from app.domain.lifecycle import Action
-from app.domain.models import Actor, Transitioned
+from app.domain.models import Actor, Decided, Decision, Transitioned
 from app.ids import new_id
-from app.store import boundary, leases, transitions
-from app.store.boundary import Boundary, Move, StepEnd, StepSleep, StepStart, Verdict
+from app.store import boundary, decisions, leases, retries, transitions
+from app.store.boundary import Boundary, Move, StepEnd, StepPark, StepStart, Verdict
 from app.store.leases import Claimed
 from tests.processes import wait_for
 
@@ -27,6 +27,7 @@ Row = dict[str, Any]
 ORGANIZATION = "org_a"
 METRONOME = "met_a"
 ACTOR = Actor(key_id="key_a", user_id="user_a", organization_id=ORGANIZATION)
+APPROVED = Decision(approved=True)
 LEASE = 60.0  # seconds: long enough to never end within a test that doesn't ask for it
 
 _NOW = "clock_timestamp()"
@@ -43,7 +44,7 @@ _FREE: dict[str, dict[str, str]] = {
         "attempt_due": "false",
     },
     lifecycle.WAITING_APPROVAL: {
-        "due_at": "NULL",
+        "due_at": "'infinity'",
         "started_at": _NOW,
         "attempt_count": "1",
         "attempt_due": "false",
@@ -124,8 +125,8 @@ class World:
         return [row["action"] for row in rows]
 
     def everything(self) -> dict[str, list[Row]]:
-        """All rows of runs, steps and audit events: to compare before and after."""
-        orders = {"runs": "id", "steps": "run_id, seq", "audit_events": "id"}
+        """All rows of runs, steps, audit events and the outbox: to compare before and after."""
+        orders = {"runs": "id", "steps": "run_id, seq", "audit_events": "id", "outbox": "id"}
         return {
             table: self.query(f"SELECT * FROM {table} ORDER BY {order}")
             for table, order in orders.items()
@@ -133,9 +134,30 @@ class World:
 
     # -- make
 
-    def put(self, status: str = lifecycle.QUEUED, *, held: bool = False, **columns: str) -> str:
-        """A run in ``status``, held by an executor or not; ``columns`` are SQL expressions."""
-        run_id = new_id("run")
+    def put(
+        self,
+        status: str = lifecycle.QUEUED,
+        *,
+        held: bool = False,
+        parent: str | None = None,
+        **columns: str,
+    ) -> str:
+        """A run in ``status``, held by an executor or not; ``columns`` are SQL expressions.
+
+        With a ``parent`` it is nested: the run of that one's step 1, if ``columns`` say no other.
+        """
+        run_id = new_id("run", after=parent)
+        if status == lifecycle.PAUSED:
+            columns = {"paused_by": f"'{run_id}'", **columns}
+        if parent is not None:
+            above = f"FROM runs p WHERE p.id = '{parent}'"
+            columns = {
+                "parent_run_id": f"'{parent}'",
+                "parent_seq": "1",
+                "root_run_id": f"(SELECT coalesce(p.root_run_id, p.id) {above})",
+                "depth": f"(SELECT p.depth + 1 {above})",
+                **columns,
+            }
         values = {
             "id": f"'{run_id}'",
             "organization_id": f"'{ORGANIZATION}'",
@@ -185,9 +207,9 @@ class World:
         assert claimed.id == run_id
         return claimed
 
-    def in_flight(self, executor: str = "executor-1") -> Claimed:
+    def in_flight(self, executor: str = "executor-1", **columns: str) -> Claimed:
         """A new run, claimed, with its first node n1 in flight."""
-        claimed = self.held(executor)
+        claimed = self.held(executor, **columns)
         assert self.write(step(claimed, start=1)).answer == "go"
         return claimed
 
@@ -209,8 +231,10 @@ class World:
         metronome: str = METRONOME,
         actor: Actor = ACTOR,
     ) -> Transitioned | None:
-        """Take an action as the API does."""
+        """Take an action as the API does; a retry is one from the start."""
         with self.db.connect() as connection:
+            if action in (lifecycle.RETRY, lifecycle.RETRY_IN_DOUBT):
+                return retries.retry(connection, actor, metronome, run_id, afresh=True)
             return transitions.request(connection, action, actor, metronome, run_id)
 
     def done(self, action: Action, run_id: str) -> Transitioned:
@@ -218,6 +242,18 @@ class World:
         result = self.request(action, run_id)
         assert result is not None
         return result
+
+    def decide(
+        self,
+        run_id: str,
+        decision: Decision = APPROVED,
+        *,
+        metronome: str = METRONOME,
+        actor: Actor = ACTOR,
+    ) -> Decided | None:
+        """Decide on a step that waits for an approval, as the API does."""
+        with self.db.connect() as connection:
+            return decisions.decide(connection, actor, metronome, run_id, decision)
 
     # -- interleave
 
@@ -254,6 +290,29 @@ class World:
             connection.close()
 
 
+class Ear:
+    """A session that listens to a channel of notifications from now on."""
+
+    def __init__(self, world: World, channel: str) -> None:
+        self._world = world
+        self._channel = channel
+        self._connection = world.raw()
+        self._connection.cursor().execute(f"LISTEN {channel}; LISTEN enough")
+
+    def all(self) -> list[str]:
+        """What was said since the last call, in order; duplicates of one transaction are one."""
+        self._world.execute("NOTIFY enough")  # comes behind everything that was committed before
+
+        def came() -> bool:
+            self._connection.poll()
+            return any(one.channel == "enough" for one in self._connection.notifies)
+
+        wait_for(came, message="the notifications")
+        heard = [one.payload for one in self._connection.notifies if one.channel == self._channel]
+        self._connection.notifies.clear()
+        return heard
+
+
 def step(
     claimed: Claimed,
     *,
@@ -268,10 +327,25 @@ def step(
         metronome_id=claimed.metronome_id,
         token=claimed.token,
         ends=[] if end is None else [StepEnd(end, lifecycle.COMPLETED, output='{"n": 1}')],
-        sleeps=[] if sleep is None else [StepSleep(sleep, claimed.now.replace(year=2999))],
+        parks=[] if sleep is None else [StepPark(sleep, claimed.now.replace(year=2999))],
         starts=[] if start is None else [StepStart(start, f"n{start}", "function", 1)],
         move=None if move is None else make_move(claimed, move),
     )
+
+
+def bound(claimed: Claimed, **fields: Any) -> Boundary:
+    """A boundary of a held run with these fields, which locks the runs above it as the engine does.
+
+    A run that ends touches the one above it, one that starts another the root of its tree.
+    """
+    move: Move | None = fields.get("move")
+    above = set()
+    if move is not None and move.action in (lifecycle.COMPLETE.name, lifecycle.FAIL.name):
+        above.add(claimed.parent_run_id)
+    if fields.get("spawns"):
+        above.add(claimed.root_run_id)
+    touches = [run_id for run_id in above if run_id is not None]
+    return Boundary(claimed.id, claimed.metronome_id, claimed.token, touches=touches, **fields)
 
 
 def make_move(claimed: Claimed, name: str) -> Move:

@@ -167,7 +167,11 @@ class DeletedAnswer(Named):
     deleted = fields.Boolean(required=True)
 
 
-class EmptyBody(Input):
+class OptionalBody(Input):
     """A body that may be absent, empty or ``{}``, whatever its Content-Type says."""
 
     any_media_type = True
+
+
+class EmptyBody(OptionalBody):
+    """A body that holds nothing."""

@@ -7,6 +7,8 @@ from typing import Any
 import marshmallow as ma
 from marshmallow import fields, validate
 
+from app.api import paging
+from app.api.dump import WAITS
 from app.api.schemas.base import (
     Choice,
     Flag,
@@ -16,12 +18,13 @@ from app.api.schemas.base import (
     Named,
     PageQuery,
     Query,
+    QueryNumber,
     Statuses,
     Text,
     moment,
 )
 from app.domain.lifecycle import RUN_STATUSES, STEP_STATUSES
-from app.services.runs import RunRequest
+from app.services.runs import MAX_STEPS, RunRequest
 
 MAX_TIMEOUT_MS = 30 * 24 * 3600 * 1000
 MAX_ATTEMPTS = 100
@@ -108,8 +111,22 @@ class RunsQuery(PageQuery):
             " the attached ids."
         },
     )
+    parent_run_id = Text(1, 100, metadata={"description": "The run that started it."})
     project_id = Text(1, 255, metadata={"description": "Its attachedProjectId."})
     ticket_id = Text(1, 255, metadata={"description": "Its attachedTicketId."})
+
+
+class ChildrenQuery(PageQuery):
+    """Which of the runs that a run started to list."""
+
+    status = Statuses(RUN_STATUSES)
+
+
+class StepsQuery(Query):
+    """Which part of a trace is wanted."""
+
+    limit = QueryNumber(1, MAX_STEPS, MAX_STEPS, "How many, at the most.")
+    offset = QueryNumber(0, paging.MAX_OFFSET, 0, "How many to pass over.")
 
 
 class RunQuery(Query):
@@ -124,6 +141,31 @@ class RunQuery(Query):
 
 def _count(told: str, *, nullable: bool = False) -> fields.Integer:
     return fields.Integer(required=True, allow_none=nullable, metadata={"description": told})
+
+
+class InFlightSchema(Named):
+    """A node that an executor is at."""
+
+    step_id = fields.String(required=True)
+    node_id = fields.String(required=True)
+    attempt = _count("Of this node, from 1.")
+    started_at = moment("When it started.")
+
+
+class WaitingSchema(Named):
+    """A node that waits, without anybody at it."""
+
+    step_id = fields.String(required=True)
+    node_id = fields.String(required=True)
+    type = fields.String(
+        required=True,
+        validate=validate.OneOf(WAITS),
+        metadata={"description": "What it waits for; `loop`: for the nodes inside of it."},
+    )
+    until = moment("When it goes on at the latest; null where only news ends it.")
+    child_run_id = fields.String(
+        required=True, allow_none=True, metadata={"description": "Of a `nested_run`."}
+    )
 
 
 class RunSchema(Named):
@@ -159,6 +201,32 @@ class RunSchema(Named):
     timeout_ms = _count("Milliseconds that it has.", nullable=True)
     attached_project_id = fields.String(required=True, allow_none=True)
     attached_ticket_id = fields.String(required=True, allow_none=True)
+    parent_run_id = fields.String(
+        required=True, allow_none=True, metadata={"description": "The run that started this one."}
+    )
+    parent_step_id = fields.String(
+        required=True, allow_none=True, metadata={"description": "The step of it that waits."}
+    )
+    root_run_id = fields.String(
+        required=True, allow_none=True, metadata={"description": "The run at the top of them all."}
+    )
+    in_doubt = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "Paused, since a node may have run that does harm when it runs again."
+        },
+    )
+    in_flight = fields.List(
+        fields.Nested(InFlightSchema),
+        metadata={"description": "The nodes that an executor is at. Only in the answer to GET."},
+    )
+    waiting_for = fields.List(
+        fields.Nested(WaitingSchema),
+        metadata={"description": "The nodes that wait. Only in the answer to GET."},
+    )
+    child_count = fields.Integer(
+        metadata={"description": "Runs that this one started. Only in the answer to GET."}
+    )
 
 
 class RunAnswer(Named):
@@ -173,6 +241,12 @@ class RunList(ListAnswer):
     data = fields.List(fields.Nested(RunSchema), required=True)
 
 
+_METADATA = (
+    "While it waits: `waitingFor` (its type) and `wakeAt`. Inside of loops: `iteration`, the loops"
+    " round it from the outermost on, as `{loop, iteration}`. Of a nested run: `childRunId`."
+)
+
+
 class StepSchema(Named):
     """STEP: one attempt at one node."""
 
@@ -185,7 +259,7 @@ class StepSchema(Named):
     attempt = _count("Of this node, from 1.")
     input = fields.Dict(required=True, allow_none=True)
     output = fields.Dict(required=True, allow_none=True)
-    metadata = fields.Dict(required=True, metadata={"description": "`wakeAt` while it sleeps."})
+    metadata = fields.Dict(required=True, metadata={"description": _METADATA})
     duration_ms = _count("From startedAt to completedAt.", nullable=True)
     error = fields.String(required=True, allow_none=True)
     started_at = moment("When it started; null for a node that never did.")

@@ -1,0 +1,261 @@
+"""The SQL of the node boundary; what it does and why is told in boundary.py.
+
+Everything is passed as parallel arrays, one element a row, so that one prepared statement carries
+one run or a hundred. Ends, parks, starts and spawns name their boundary by its place in the list,
+not by its run: a process that has taken over a run of its own may write for the old claim and for
+the new one at the same time, and neither may pass under the other's lease.
+
+There are two forms. The plain one is for boundaries that concern one run each, as nearly all do.
+The wide one also starts nested runs, wakes the run above one that has ended, and notes what
+connectors have to be told.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from app.domain.lifecycle import (
+    AWAIT_APPROVAL,
+    BACKOFF,
+    CLAIMABLE,
+    CLAIMABLE,
+    DOUBT,
+    MOVES,
+    OPEN_STEP,
+    QUEUED,
+    RUNNING,
+    SLEEP,
+    TERMINAL,
+    sql_list,
+)
+from app.store import outbox
+from app.store.leases import DUE_CHANNEL
+
+_ACTIONS = ", ".join(
+    f"('{move.name}', '{source}', '{move.target}')" for move in MOVES for source in move.sources
+)
+_PARKING = f"'{SLEEP.name}', '{AWAIT_APPROVAL.name}'"
+
+# The types of the parameters, in order: the run and its move, then ends, parks, starts, and in the
+# wide form spawns.
+_RUN = ("text[]", "text[]", "text[]", "text[]", "text[]", "float8[]", "timestamptz[]")
+_ENDS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]", "bool[]")
+_PARKS = ("int[]", "int[]", "text[]", "timestamptz[]", "text[]", "text[]", "bool[]")
+_STARTS = (
+    *("int[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
+    *("int[]", "int[]", "bool[]", "text[]", "text[]"),
+)
+_SPAWNS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]")
+
+PLAIN_TYPES = (*_RUN, *_ENDS, *_PARKS, *_STARTS)
+WIDE_TYPES = (*PLAIN_TYPES, *_SPAWNS)
+
+
+def _merged(more: str) -> str:
+    """What a step's metadata becomes: the entries of ``l.<more>`` are put into it."""
+    return f"""CASE WHEN l.{more} IS NULL THEN s.metadata
+            WHEN s.metadata IS NULL THEN CAST(l.{more} AS json)
+            ELSE CAST(CAST(s.metadata AS jsonb) || CAST(l.{more} AS jsonb) AS json) END"""
+
+
+# One plan serves tables of any size. A plan that is made while they are small would read them from
+# end to end, or all steps of a run, so it is left no other way than by the key:
+# ``= ANY (ARRAY[x])`` is an equality that can only be looked up, and OFFSET 0 brings the whole key
+# together before that.
+#
+# The time is taken once a run, after its lock: what ends, what begins and the run itself then tell
+# one story, and a cancel that came before, or comes after, compares.
+#
+# Whoever holds the run may end any open step of it: a step under another lease is one that its
+# executor was lost in. A move that is made ends the claim. A start needs a run that is running,
+# ours and in time; a move needs the same but the time: a run that is out of time can still end,
+# only not be parked.
+_BOUNDARY = f"""
+WITH asked AS (
+    SELECT * FROM unnest({{run}}) WITH ORDINALITY AS a (run_id, token, action, output, error, wait,
+        wake_at, place)
+),
+locked AS MATERIALIZED (
+    SELECT r.id, r.organization_id, r.metronome_id, r.user_id, r.root_run_id, r.depth, r.status,
+        r.deadline_at, a.*, r.lease_token IS NOT DISTINCT FROM a.token AS ours
+    FROM asked a JOIN runs r ON r.id = ANY (ARRAY[a.run_id])
+    ORDER BY a.run_id
+    FOR NO KEY UPDATE OF r
+),
+held AS MATERIALIZED (
+    SELECT k.*, c.now, coalesce(k.deadline_at <= c.now, false) AS late
+    FROM locked k, LATERAL (SELECT clock_timestamp() AS now WHERE k.id IS NOT NULL) c
+),
+ended AS (
+    UPDATE steps s SET status = l.end_status,
+        output = coalesce(CAST(l.end_output AS json), s.output), error = l.end_error,
+        metadata = {_merged("end_metadata")},
+        lease_token = NULL, wake_at = NULL,
+        completed_at = l.now, updated_at = l.now
+    FROM (
+        SELECT * FROM unnest({{ends}}) AS e (place, seq, end_status, end_output, end_error,
+            end_metadata, tell)
+        JOIN held USING (place) OFFSET 0
+    ) AS l
+    WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq = l.seq AND s.status IN ({sql_list(OPEN_STEP)})
+      AND (s.lease_token = l.token OR l.ours)
+    RETURNING s.run_id, s.seq, s.metronome_id, l.organization_id, s.node_id,
+        CASE WHEN l.tell THEN s.connector END AS connector
+),
+parked AS (
+    UPDATE steps s SET status = l.park_status, wake_at = l.park_until, lease_token = NULL,
+        output = coalesce(CAST(l.park_output AS json), s.output),
+        metadata = {_merged("park_metadata")}, updated_at = l.now
+    FROM (
+        SELECT * FROM unnest({{parks}}) AS z (place, seq, park_status, park_until, park_output,
+            park_metadata, spawns)
+        JOIN held USING (place) OFFSET 0
+    ) AS l
+    WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq = l.seq AND s.status IN ({sql_list(OPEN_STEP)})
+      AND (s.lease_token = l.token OR s.lease_token IS NULL)
+      AND l.ours AND l.status NOT IN ({sql_list(TERMINAL)})
+      AND (NOT l.spawns OR l.status = '{RUNNING}' AND NOT l.late)
+),
+started AS (
+    INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, input,
+        metadata, parent_seq, iteration, unsafe, connector, callback_sha256, lease_token,
+        started_at, completed_at)
+    SELECT l.id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
+        CAST(b.input AS json), CAST(b.metadata AS json), b.parent_seq, b.iteration, b.unsafe,
+        b.connector, b.callback_sha256,
+        CASE WHEN b.status = '{RUNNING}' THEN l.token END,
+        CASE WHEN b.status = '{RUNNING}' THEN l.now END,
+        CASE WHEN b.status <> '{RUNNING}' THEN l.now END
+    FROM unnest({{starts}}) AS b (place, seq, node_id, node_type, attempt, status, input, metadata,
+        parent_seq, iteration, unsafe, connector, callback_sha256)
+    JOIN held l ON l.place = b.place
+    WHERE l.ours AND l.status = '{RUNNING}' AND (b.status <> '{RUNNING}' OR NOT l.late)
+    RETURNING run_id, started_at
+),
+moved AS (
+    UPDATE runs r SET status = t.target,
+        output = CAST(l.output AS json), error = l.error,
+        completed_at = CASE WHEN t.target IN ({sql_list(TERMINAL)}) THEN l.now END,
+        due_at = CASE
+            WHEN t.action = '{BACKOFF.name}'
+                THEN least(l.now + l.wait * interval '1 second', l.deadline_at)
+            WHEN t.action NOT IN ({_PARKING}) THEN NULL
+            WHEN r.signalled THEN l.now
+            ELSE coalesce(least(l.wake_at, l.deadline_at), 'infinity') END,
+        next_attempt_at = CASE
+            WHEN t.action = '{BACKOFF.name}' THEN l.now + l.wait * interval '1 second'
+            WHEN t.action IN ({_PARKING}) THEN l.wake_at END,
+        attempt_due = (t.action = '{BACKOFF.name}'),
+        in_doubt = (t.action = '{DOUBT.name}'),
+        paused_by = CASE WHEN t.action = '{DOUBT.name}' THEN coalesce(r.paused_by, r.id) END,
+        takeovers = 0,
+        lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = l.now
+    FROM held l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
+        ON t.action = l.action AND t.source = l.status
+    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours AND (t.action NOT IN ({_PARKING}) OR NOT l.late)
+    RETURNING r.status, r.parent_run_id, l.now
+){{wide}}
+SELECT l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),
+    coalesce(l.now, clock_timestamp()){{called}}
+FROM asked a LEFT JOIN held l ON l.place = a.place
+ORDER BY a.place
+"""
+
+# The rows of the runs above those that end, and of the roots of the trees that grow, are among
+# ``asked`` (with no token and no move): so all locks are taken in the order of the ids.
+#
+# A boundary whose answer got lost may be written again: then its nested runs are there already. A
+# backoff is not hurried by what wakes a run, but a sleep is, also one that a resume has queued.
+_WIDE = f""",
+spawned AS (
+    INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id, trigger_type, input,
+        status, due_at, parent_run_id, parent_seq, root_run_id, depth)
+    SELECT n.id, l.organization_id, n.metronome_id, l.user_id, n.version_id, 'metronome',
+        CAST(n.input AS json), '{QUEUED}', l.now, l.id, n.seq, coalesce(l.root_run_id, l.id),
+        l.depth + 1
+    FROM unnest({{spawns}}) AS n (place, seq, id, metronome_id, version_id, input)
+    JOIN held l ON l.place = n.place
+    WHERE l.ours AND l.status = '{RUNNING}' AND NOT l.late
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id, organization_id, metronome_id, user_id, version_id, parent_run_id, created_at
+),
+audited AS (
+    INSERT INTO audit_events (id, organization_id, metronome_id, user_id, actor_user_id,
+        actor_key_id, run_id, version_id, action, payload, created_at)
+    SELECT 'evt_' || substr(id, 5), organization_id, metronome_id, user_id, user_id, 'executor',
+        id, version_id, 'run.created',
+        json_build_object('triggerType', 'metronome', 'parentRunId', parent_run_id), created_at
+    FROM spawned
+),
+woken AS (
+    UPDATE runs p SET signalled = true, due_at = CASE
+        WHEN p.lease_token IS NULL AND p.status IN ({sql_list(CLAIMABLE)}) AND NOT p.attempt_due
+        THEN m.now ELSE p.due_at END
+    FROM moved m
+    WHERE p.id = ANY (ARRAY[m.parent_run_id]) AND m.status IN ({sql_list(TERMINAL)})
+      AND p.status NOT IN ({sql_list(TERMINAL)})
+    RETURNING p.id
+),
+noted AS (
+    {outbox.insert("ended", "node.cancelled")}
+),
+called AS (
+    SELECT pg_notify('{DUE_CHANNEL}', '')
+    WHERE EXISTS (SELECT FROM woken) OR EXISTS (SELECT FROM spawned)
+)"""
+
+
+_CALLED = ", (SELECT count(*) FROM called)"  # what nobody reads would not be done
+
+
+def _sql(types: tuple[str, ...]) -> str:
+    """The statement with numbered parameters."""
+    numbers = iter(range(1, len(types) + 1))
+    wide = types == WIDE_TYPES
+
+    def group(members: tuple[str, ...]) -> str:
+        return ", ".join(f"${next(numbers)}::{kind}" for kind in members)
+
+    groups = {
+        "run": group(_RUN),
+        "ends": group(_ENDS),
+        "parks": group(_PARKS),
+        "starts": group(_STARTS),
+    }
+    return _BOUNDARY.format(
+        **groups,
+        wide=_WIDE.format(spawns=group(_SPAWNS)) if wide else "",
+        called=_CALLED if wide else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One form of the statement, in the three ways in which it is sent.
+
+    Each argument is cast in ``execute`` as well, since a list of nothing but NULLs has no type of
+    its own. ``plain`` is for connections on which nothing stays prepared.
+    """
+
+    prepare: str
+    execute: str
+    plain: str
+
+
+def _form(name: str, types: tuple[str, ...]) -> Form:
+    sql = _sql(types)
+    casts = ", ".join(f"%s::{kind}" for kind in types)
+    return Form(
+        prepare=f"PREPARE {name} ({', '.join(types)}) AS {sql}",
+        execute=f"EXECUTE {name} ({casts})",
+        plain=re.sub(
+            r"\$(\d+)::[a-z0-9]+\[\]",
+            lambda m: f"%s::{types[int(m[1]) - 1]}",
+            sql.replace("%", "%%"),
+        ),
+    )
+
+
+PLAIN = _form("boundary", PLAIN_TYPES)
+WIDE = _form("wide_boundary", WIDE_TYPES)

@@ -1,0 +1,150 @@
+"""Approvals: what waits for a person, and what that person decides.
+
+A decision is written into the step's ``result``, and the executor that looks at the run next ends
+the step with it. So it is kept whatever the run is about: one that only waits is queued, one that
+is busy with another branch, or paused, stays as it is. The two statements are one message, for the
+reason that ``trees.py`` tells.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from app.domain.lifecycle import (
+    APPROVE,
+    REJECT,
+    RUNNING,
+    TERMINAL,
+    WAITING_APPROVAL,
+    Action,
+    sql_list,
+)
+from app.domain.models import Actor, Approval, Decided, Decision
+from app.store import events, rows, trees
+
+# A decision that comes behind the deadline is too late, even where nobody has looked at the run
+# since: so nobody can be told "approved" of a step that ends by its deadline.
+_DECIDE = """
+SELECT r.id FROM runs r WHERE {target} FOR NO KEY UPDATE;
+
+WITH {moment},
+asked AS (
+    SELECT r.* FROM runs r WHERE {target}
+),
+waiting AS (
+    SELECT * FROM (
+        SELECT s.run_id, s.seq, s.node_id, CASE
+            WHEN s.result IS NOT NULL THEN 'already_decided'
+            WHEN s.wake_at <= m.now THEN 'expired'
+            ELSE 'decided' END AS outcome
+        FROM steps s JOIN asked a ON a.id = s.run_id, moment m
+        WHERE a.status NOT IN ({terminal}) AND s.status = '{waiting}'
+          AND (CAST(:seq AS int) IS NULL OR s.seq = :seq)
+          AND (CAST(:node_id AS text) IS NULL OR s.node_id = :node_id)
+    ) s ORDER BY outcome <> 'decided', seq LIMIT 1
+),
+decided AS (
+    UPDATE steps s SET updated_at = m.now, result = json_build_object(
+        'decision', CAST(:decision AS text), 'comment', CAST(:comment AS text),
+        'userId', CAST(:actor_user_id AS text), 'keyId', CAST(:actor_key_id AS text),
+        'decidedAt', to_char(m.now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'))
+    FROM waiting w, moment m
+    WHERE w.outcome = 'decided' AND s.run_id = w.run_id AND s.seq = w.seq
+    RETURNING s.run_id, s.seq, s.node_id
+),
+moved AS (
+    UPDATE runs r SET signalled = true,
+        status = CASE WHEN r.status IN ({sources}) THEN '{action.target}' ELSE r.status END,
+        updated_at = CASE WHEN r.status IN ({sources}) THEN m.now ELSE r.updated_at END,
+        next_attempt_at = CASE WHEN r.status IN ({sources}) THEN NULL ELSE r.next_attempt_at END,
+        due_at = CASE
+            WHEN r.lease_token IS NULL AND r.status IN ({sources}, '{running}') THEN m.now
+            ELSE r.due_at END
+    FROM decided d, moment m
+    WHERE r.id = d.run_id
+    RETURNING r.*
+),
+audited AS (
+    INSERT INTO audit_events (id, organization_id, metronome_id, user_id, actor_user_id,
+        actor_key_id, run_id, version_id, action, payload, created_at)
+    SELECT :event_id, organization_id, metronome_id, user_id, :actor_user_id, :actor_key_id,
+        r.id, version_id, '{action.audit}', json_strip_nulls(json_build_object(
+            'stepId', {step_id}, 'nodeId', d.node_id, 'comment', CAST(:comment AS text))), m.now
+    FROM moved r JOIN decided d ON d.run_id = r.id, moment m
+),
+told AS ({told}
+),
+found AS (
+    SELECT * FROM moved
+    UNION ALL
+    SELECT * FROM asked WHERE NOT EXISTS (SELECT FROM moved)
+)
+SELECT {run}, coalesce(w.outcome, 'not_waiting'), w.seq, w.node_id, (SELECT count(*) FROM told)
+FROM found LEFT JOIN waiting w ON true
+"""
+
+
+def _statement(action: Action) -> str:
+    return _DECIDE.format(
+        target=trees.TARGET,
+        moment=trees.MOMENT,
+        terminal=sql_list(TERMINAL),
+        waiting=WAITING_APPROVAL,
+        sources=sql_list(action.sources),
+        action=action,
+        running=RUNNING,
+        step_id=rows.step_id("d"),
+        told=trees.due_told("moved", "lease_token IS NULL"),
+        run=rows.columns(rows.RUN_FIELDS, "found"),
+    )
+
+
+_STATEMENTS = {True: text(_statement(APPROVE)), False: text(_statement(REJECT))}
+
+
+def decide(
+    connection: Connection, actor: Actor, metronome_id: str, run_id: str, decision: Decision
+) -> Decided | None:
+    """Approve or reject a step that waits; None where there is no such run.
+
+    Of several people who decide at once the first one does. What comes of it is one transaction
+    with the audit event.
+    """
+    values = {
+        "run_id": run_id,
+        "metronome_id": metronome_id,
+        "organization_id": actor.organization_id,
+        "seq": decision.seq,
+        "node_id": decision.node_id,
+        "decision": "approved" if decision.approved else "rejected",
+        "comment": decision.comment,
+    }
+    row = connection.execute(
+        _STATEMENTS[decision.approved], values | events.parameters(actor)
+    ).one_or_none()
+    if row is None:
+        return None
+    outcome, seq, node_id, _ = row[len(rows.RUN_FIELDS) :]
+    return Decided(rows.run(row), outcome, seq, node_id)
+
+
+# Along the index of the runs that wait: the oldest run first.
+_PAGE = text(f"""
+SELECT r.id, r.metronome_id, s.seq, s.node_id, r.status, s.output ->> 'title',
+    s.output ->> 'message', s.wake_at, s.started_at
+FROM runs r JOIN LATERAL (
+    SELECT * FROM steps s
+    WHERE s.run_id = r.id AND s.status = '{WAITING_APPROVAL}' AND s.result IS NULL
+      AND (s.wake_at IS NULL OR s.wake_at > clock_timestamp())
+) s ON true
+WHERE r.organization_id = :organization_id AND r.status = '{WAITING_APPROVAL}'
+ORDER BY r.id, s.seq LIMIT :limit OFFSET :offset
+""")
+
+
+def page(
+    connection: Connection, organization_id: str, *, limit: int, offset: int
+) -> list[Approval]:
+    """Up to ``limit`` steps that wait for a decision, those of the oldest run first."""
+    values = {"organization_id": organization_id, "limit": limit, "offset": offset}
+    return [Approval(*row) for row in connection.execute(_PAGE, values)]

@@ -1,0 +1,82 @@
+"""The trace of a run as people read it: its steps, and the iterations that they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection, text
+
+from app.domain.models import Iteration, Step
+from app.store import rows
+
+_LOOP = "loop"  # the kind of node
+
+# The run comes along, so that an empty trace can be told from a run that is not there.
+_PAGE = text(f"""
+SELECT {rows.columns(rows.STEP_FIELDS, "s")}, s.completed_at IS NULL AND s.lease_token IS NULL
+FROM runs r LEFT JOIN LATERAL (
+    SELECT * FROM steps s WHERE s.run_id = r.id ORDER BY s.seq LIMIT :limit OFFSET :offset
+) s ON true
+WHERE r.id = :run_id AND r.metronome_id = :metronome_id AND r.organization_id = :organization_id
+ORDER BY s.seq
+""")
+
+_LOOPS = text(f"""
+SELECT s.seq, s.node_id, s.parent_seq, s.iteration FROM steps s
+WHERE s.run_id = :run_id AND s.seq <= :last AND s.node_type = '{_LOOP}'
+""")
+
+def page(
+    connection: Connection,
+    organization_id: str,
+    metronome_id: str,
+    run_id: str,
+    *,
+    limit: int,
+    offset: int,
+) -> list[Step] | None:
+    """Up to ``limit`` steps of a run in the order in which they came; None without such a run."""
+    found = connection.execute(
+        _PAGE,
+        {
+            "run_id": run_id,
+            "metronome_id": metronome_id,
+            "organization_id": organization_id,
+            "limit": limit,
+            "offset": offset,
+        },
+    ).all()
+    if not found:
+        return None
+    steps = [
+        replace(rows.step(row), parked=row[len(rows.STEP_FIELDS)])
+        for row in found
+        if row[0] is not None
+    ]
+    if any(step.parent_seq is not None for step in steps):
+        values = {"run_id": run_id, "last": steps[-1].seq}
+        loops = {row[0]: _Loop(*row[1:]) for row in connection.execute(_LOOPS, values)}
+        steps = [
+            replace(step, loops=_path(step.parent_seq, step.iteration, loops)) for step in steps
+        ]
+    return steps
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    node_id: str
+    parent_seq: int | None
+    iteration: int | None
+
+
+def _path(
+    seq: int | None, iteration: int | None, loops: Mapping[int, _Loop]
+) -> tuple[Iteration, ...]:
+    """The iterations that a step is in, which names the loop of the step ``seq``."""
+    path: list[Iteration] = []
+    while seq is not None and iteration is not None and seq in loops:
+        loop = loops[seq]
+        path.append(Iteration(loop.node_id, iteration))
+        seq, iteration = loop.parent_seq, loop.iteration
+    return tuple(reversed(path))

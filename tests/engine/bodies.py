@@ -1,0 +1,122 @@
+"""What the tests of loops are made of: a node that keeps a diary, and ways to read a trace."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from sqlalchemy import text
+
+from app.domain.expressions import render
+from app.domain.models import Run
+from app.domain.outcomes import Done, Failed, Interrupted, Outcome
+from app.nodes.base import Context, NodeKind
+from app.services import transitions
+from tests.engine.conftest import ACTOR, Lab
+from tests.processes import wait_for
+
+Path = tuple[int, ...]  # the indexes of the loops around a node, outermost first
+
+
+class Probe(NodeKind):
+    """Writes down where it was called, and answers its ``output``.
+
+    With ``failsAt`` (a path as a list) it fails there as often as ``failures`` says (once), with
+    ``holdsAt`` it waits there until the test opens it: ``heeds`` lets it give up before that.
+    """
+
+    kind: ClassVar[str] = "probe"
+    bound = ("output",)
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.open = threading.Event()
+        self.calls: list[tuple[str, Path]] = []
+
+    def bind(self, config: Mapping[str, Any], scope: Mapping[str, Any]) -> dict[str, Any]:
+        return {"output": render(config.get("output", {}), scope)}
+
+    def run(self, context: Context) -> Outcome:
+        config, path = context.config, _path(context.scope.get("loop"))
+        self.calls.append((context.node_id, path))
+        if config.get("holdsAt") == list(path):
+            self.begun.set()
+            while not self.open.wait(0.01):
+                if config.get("heeds") and context.stop.is_set():
+                    return Interrupted(f"stopped: {context.stop.reason}")
+        times = config.get("failures", 1) if config.get("failsAt") == list(path) else 0
+        if self.calls.count((context.node_id, path)) <= times:
+            return Failed("told to", retryable=config.get("retryable", True))
+        return Done(dict(context.input["output"]))
+
+    def paths(self, node_id: str) -> list[Path]:
+        """Where a node was called, in order."""
+        return [path for node, path in self.calls if node == node_id]
+
+
+def _path(loop: Mapping[str, Any] | None) -> Path:
+    return () if loop is None else (*_path(loop["outer"]), loop["index"])
+
+
+def inside(parent: str, *nodes: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nodes as nodes inside of the loop ``parent``."""
+    return [{**node, "parentId": parent} for node in nodes]
+
+
+def told(lab: Lab, run: Run, node_id: str) -> list[tuple[Path, str]]:
+    """Iterations and status of each step of a node, in order."""
+    return [
+        (tuple(one.iteration for one in step.loops), step.status)
+        for step in lab.trace(run)
+        if step.node_id == node_id
+    ]
+
+
+def outline(lab: Lab, run: Run) -> list[str]:
+    """The whole trace in words: ``node/1/0 completed`` is in iteration 0 of a loop's 1."""
+    return [
+        "/".join([step.node_id, *(str(one.iteration) for one in step.loops)]) + f" {step.status}"
+        for step in lab.trace(run)
+    ]
+
+
+def sql(lab: Lab, statement: str, **values: Any) -> Any:
+    """What one statement answers, where it answers anything."""
+    with lab.db.connect() as connection:
+        found = connection.execute(text(statement), values)
+        return found.all() if found.returns_rows else None
+
+
+def lose(lab: Lab, run: Run) -> None:
+    """The lease of the run ends, as if the process that holds it were gone."""
+    ended = "UPDATE runs SET due_at = clock_timestamp() - interval '1 second' WHERE id = :id"
+    sql(lab, ended, id=run.id)
+    lab.tell()
+
+
+def retry(lab: Lab, run: Run) -> None:
+    """Queue the run once more, behind its finished steps."""
+    transitions.retry(lab.db, ACTOR, run.metronome_id, run.id, afresh=False)
+    lab.tell()
+
+
+def twice(lab: Lab, run: Run) -> list[tuple[str, Path]]:
+    """Nodes that ended well more than once in the same iteration: there must be none."""
+    seen = Counter(
+        (step.node_id, tuple(one.iteration for one in step.loops))
+        for step in lab.trace(run)
+        if step.status == "completed"
+    )
+    return [where for where, times in seen.items() if times > 1]
+
+
+def asleep(lab: Lab, run: Run) -> Run:
+    """Wait until the run sleeps, held by nobody."""
+
+    def sleeps() -> Run | None:
+        now = lab.get(run)
+        return now if now.locked_by is None and now.next_attempt_at is not None else None
+
+    return wait_for(sleeps, message=lambda: f"{lab.get(run)} {outline(lab, run)}")

@@ -1,0 +1,510 @@
+"""Loops: how often they go round, what their bodies see, what they answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from app.domain.models import Run
+from app.nodes.base import NodeLimits
+from tests.engine.bodies import Probe, asleep, inside, outline, told, twice
+from tests.engine.conftest import Lab, node
+from tests.processes import wait_for
+
+
+@pytest.fixture
+def probe(lab: Lab) -> Probe:
+    """The node that keeps a diary, known to the lab's executors; opened at the end."""
+    lab.kinds["probe"] = kind = Probe()
+    return kind
+
+
+def loop(id: str = "loop", **config: Any) -> dict[str, Any]:
+    """A loop by count, or of the type that its config names."""
+    return node("loop", id, **{"loopType": "fixed_count", **config})
+
+
+def round_and_end(lab: Lab, one: dict[str, Any], *body: dict[str, Any], edges: str = "") -> Run:
+    """A run of a loop with this body, and an end behind it."""
+    return lab.queue(
+        node("trigger"),
+        one,
+        *inside(one["id"], *body),
+        node("end"),
+        edges=f"trigger>{one['id']} {one['id']}>end {edges}",
+        input={"n": 3, "list": ["a", "b", "c", "d", "e"]},
+    )
+
+
+def answer(lab: Lab, run: Run) -> dict[str, Any]:
+    """What the loop answered, which the end passes on."""
+    output = lab.until(run, "completed").output
+    assert output is not None
+    return output
+
+
+def test_a_loop_by_count_goes_round_and_tells_each_iteration(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab, loop(iterations=3), node("probe", output={"i": "{{ loop.index }}"}), node("note")
+    )
+    assert answer(lab, run) == {
+        "iterations": 3,
+        "stoppedBy": "count",
+        "outputs": [{"i": 0}, {"i": 1}, {"i": 2}],
+        "last": {"i": 2},
+    }
+    assert outline(lab, run) == [
+        "trigger completed",
+        "loop completed",
+        *(f"probe/{i} completed" for i in range(3)),
+        "end completed",
+    ], "a note beside the way is no node of the body"
+    seqs = {step.parent_seq for step in lab.trace(run) if step.node_id == "probe"}
+    assert seqs == {2}
+
+
+def test_the_count_may_be_a_binding(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab, loop(iterations="{{ trigger.input.n }}"), node("probe", output="{{ loop }}")
+    )
+    seen = answer(lab, run)["outputs"]
+    assert [one["index"] for one in seen] == [0, 1, 2]
+    assert {one["count"] for one in seen} == {3}
+    assert seen[0]["previous"] is None
+    assert seen[1]["previous"] == seen[0]
+
+
+@pytest.mark.parametrize("count", [0, "{{ trigger.input.n - 3 }}"])
+def test_no_iteration_is_a_good_end(lab: Lab, probe: Probe, count: Any) -> None:
+    lab.start()
+    run = round_and_end(lab, loop(iterations=count), node("probe"))
+    assert answer(lab, run) == {
+        "iterations": 0,
+        "stoppedBy": "count",
+        "outputs": [],
+        "last": None,
+    }
+    assert probe.calls == []
+    assert told(lab, run, "loop") == [((), "completed")]
+
+
+def test_for_each_goes_through_a_list(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(loopType="for_each", inputBinding="trigger.input.list"),
+        node("probe", output={"item": "{{ loop.item }}", "of": "{{ loop.count }}"}),
+    )
+    said = answer(lab, run)
+    assert [one["item"] for one in said["outputs"]] == ["a", "b", "c", "d", "e"]
+    assert {one["of"] for one in said["outputs"]} == {5}
+    assert said["stoppedBy"] == "count"
+
+
+def test_for_each_goes_through_batches(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(loopType="for_each", inputBinding="trigger.input.list", batchSize=2),
+        node("probe", output={"first": "{{ loop.item }}", "all": "{{ loop.items }}"}),
+    )
+    assert answer(lab, run)["outputs"] == [
+        {"first": "a", "all": ["a", "b"]},
+        {"first": "c", "all": ["c", "d"]},
+        {"first": "e", "all": ["e"]},
+    ]
+
+
+def test_an_empty_list_is_a_good_end(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(lab, loop(loopType="for_each", inputBinding="[]"), node("probe"))
+    assert answer(lab, run)["iterations"] == 0
+    assert probe.calls == []
+
+
+def test_until_looks_at_the_steps_of_the_iteration_that_has_ended(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(loopType="until", rule="steps.probe.output.i >= 2", maxIterations=9),
+        node("probe", output={"i": "{{ loop.index }}"}),
+    )
+    said = answer(lab, run)
+    assert (said["iterations"], said["stoppedBy"], said["last"]) == (3, "rule", {"i": 2})
+
+
+def test_until_ends_at_its_bound(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab, loop(loopType="until", rule="{{ false }}", maxIterations=4), node("probe")
+    )
+    said = answer(lab, run)
+    assert (said["iterations"], said["stoppedBy"]) == (4, "maxIterations")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"iterations": 5},
+        {"loopType": "for_each", "inputBinding": "trigger.input.list"},
+    ],
+)
+def test_a_rule_ends_other_loops_early(lab: Lab, probe: Probe, config: dict[str, Any]) -> None:
+    lab.start()
+    run = round_and_end(lab, loop(**config, rule="loop.index == 1"), node("probe"))
+    said = answer(lab, run)
+    assert (said["iterations"], said["stoppedBy"]) == (2, "rule")
+
+
+def test_a_rule_that_can_not_be_told_fails_the_loop(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(lab, loop(iterations=5, rule="steps.nowhere.output.x"), node("probe"))
+    error = lab.until(run, "failed").error
+    assert error
+    assert error.startswith("node loop failed: rule: ")
+    assert "nowhere" in error
+    assert probe.paths("probe") == [(0,)]
+    assert told(lab, run, "loop") == [((), "failed")]
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ({"iterations": 4, "maxIterations": 3}, "4 times; maxIterations is 3"),
+        ({"iterations": "{{ trigger.input.list }}"}, "a whole number"),
+        ({"loopType": "for_each", "inputBinding": "trigger.input.n"}, "must give a list"),
+    ],
+)
+def test_a_loop_that_can_not_begin_fails(
+    lab: Lab, probe: Probe, config: dict[str, Any], why: str
+) -> None:
+    lab.start()
+    run = round_and_end(lab, loop(**config), node("probe"))
+    error = lab.until(run, "failed").error
+    assert error
+    assert why in error
+    assert probe.calls == []
+
+
+@pytest.mark.parametrize("body", [[], [node("note")], [node("note"), node("probe")]])
+def test_a_loop_without_a_node_to_begin_at_fails(
+    lab: Lab, probe: Probe, body: list[dict[str, Any]]
+) -> None:
+    lab.start()
+    run = round_and_end(lab, loop(iterations=5), *body, edges="note>probe" if len(body) > 1 else "")
+    error = lab.until(run, "failed").error
+    assert error
+    assert "no node inside of it" in error
+
+
+def test_loops_in_loops(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        loop("outer", loopType="for_each", inputBinding="['x', 'y']"),
+        *inside("outer", loop("inner", iterations="{{ loop.index + 1 }}"), node("probe", "after")),
+        *inside("inner", node("probe", output={"at": "{{ loop.outer.item }}{{ loop.index }}"})),
+        node("end"),
+        edges="trigger>outer outer>end inner>after",
+    )
+    lab.until(run, "completed")
+    assert outline(lab, run) == [
+        "trigger completed",
+        "outer completed",
+        "inner/0 completed",
+        "probe/0/0 completed",
+        "after/0 completed",
+        "inner/1 completed",
+        "probe/1/0 completed",
+        "probe/1/1 completed",
+        "after/1 completed",
+        "end completed",
+    ]
+    inner = [step.output for step in lab.trace(run) if step.node_id == "inner"]
+    assert [one and one["outputs"] for one in inner] == [
+        [{"at": "x0"}],
+        [{"at": "y0"}, {"at": "y1"}],
+    ]
+
+
+def test_an_inner_loop_is_the_last_node_of_its_outer_one(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        loop("outer", iterations=2),
+        *inside("outer", loop("inner", iterations=1)),
+        *inside("inner", node("probe", output={"i": "{{ loop.outer.index }}"})),
+        node("end"),
+        edges="trigger>outer outer>end",
+    )
+    said = answer(lab, run)
+    assert [one["last"] for one in said["outputs"]] == [{"i": 0}, {"i": 1}]
+    assert said["last"]["iterations"] == 1
+
+
+def test_two_loops_side_by_side(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        loop("one", iterations=2),
+        loop("two", iterations=3),
+        *inside("one", node("delay", "nap", seconds=0.2), node("probe", "a")),
+        *inside("two", node("probe", "b")),
+        node("end", output={"a": "{{ inbound.one.iterations }}"}),
+        edges="trigger>one trigger>two one>end two>end nap>a",
+    )
+    assert lab.until(run, "completed").output == {"a": 2}
+    assert probe.paths("a") == [(0,), (1,)]
+    assert probe.paths("b") == [(0,), (1,), (2,)]
+    assert probe.calls[:3] == [("b", (0,)), ("b", (1,)), ("b", (2,))], "one naps, two goes on"
+
+
+def test_what_an_iteration_passes_over_is_in_its_trace(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=3),
+        node("condition", conditions=[{"id": "odd", "expression": "loop.index == 1"}]),
+        node("probe", "odd", output={"odd": True}),
+        node("probe", "even", output={"odd": False}),
+        node("probe", "behind_odd", output={"behind": "odd"}),
+        edges="condition>odd:odd condition>even:else odd>behind_odd",
+    )
+    said = answer(lab, run)
+    assert said["outputs"] == [{"odd": False}, {"behind": "odd"}, {"odd": False}]
+    assert told(lab, run, "odd") == [((0,), "skipped"), ((1,), "completed"), ((2,), "skipped")]
+    assert told(lab, run, "even") == [((0,), "completed"), ((1,), "skipped"), ((2,), "completed")]
+    assert told(lab, run, "behind_odd") == told(lab, run, "odd")
+
+
+def test_an_iteration_without_a_last_node_answers_nothing(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=4),
+        node("condition", conditions=[{"id": "one", "expression": "loop.index == 1"}]),
+        node("probe", output={"i": "{{ loop.index }}"}),
+        edges="condition>probe:one",
+    )
+    said = answer(lab, run)
+    assert said == {
+        "iterations": 4,
+        "stoppedBy": "count",
+        "outputs": [{}, {"i": 1}, {}, {}],
+        "last": {},
+    }
+
+
+def test_an_end_inside_of_a_body_answers_for_its_iteration(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=2),
+        node("probe", output={"i": "{{ loop.index }}"}),
+        node("end", "stop", output={"said": "{{ steps.probe.output.i }}"}),
+        node("probe", "beside", output={"never": "told"}),
+        edges="probe>stop",
+    )
+    said = answer(lab, run)
+    assert said["outputs"] == [{"said": 0}, {"said": 1}]
+    assert probe.paths("beside") == [(0,), (1,)], "an end ends no more than its own branch"
+
+
+def test_several_last_nodes_answer_by_their_ids(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=2),
+        node("probe", "a", output={"a": "{{ loop.index }}"}),
+        node("probe", "b", output={"b": "{{ loop.index }}"}),
+    )
+    said = answer(lab, run)
+    assert said["outputs"] == [{"a": {"a": i}, "b": {"b": i}} for i in range(2)]
+    assert said["last"] == said["outputs"][1]
+
+
+def test_too_many_outputs_are_cut_off_after_a_whole_iteration(lab: Lab, probe: Probe) -> None:
+    lab.start(limits=NodeLimits(output_max_bytes=4_000))
+    run = round_and_end(
+        lab,
+        loop(iterations=20),
+        node("probe", "a", output={"text": "ö" * 150}),
+        node("probe", "b", output={"text": "b" * 150}),
+    )
+    said = answer(lab, run)
+    assert said["truncated"] is True
+    assert said["iterations"] == 20
+    assert 0 < len(said["outputs"]) < 20
+    assert {tuple(one) for one in said["outputs"]} == {("a", "b")}
+    assert said["last"] == said["outputs"][0]
+
+
+def test_many_empty_iterations_are_cut_off_as_well(lab: Lab, probe: Probe) -> None:
+    lab.start(limits=NodeLimits(output_max_bytes=1_300))
+    run = round_and_end(
+        lab,
+        loop(iterations=300),
+        node("condition", conditions=[{"id": "last", "expression": "loop.index == 299"}]),
+        node("probe", output={"i": "{{ loop.index }}"}),
+        edges="condition>probe:last",
+    )
+    said = answer(lab, run)
+    assert said["truncated"] is True
+    assert said["last"] == {"i": 299}
+    assert set(map(str, said["outputs"])) == {"{}"}
+
+
+def test_a_last_output_that_is_too_big_is_left_out(lab: Lab, probe: Probe) -> None:
+    lab.start(limits=NodeLimits(output_max_bytes=1_500))
+    big = {"text": "x" * 1_000}
+    run = round_and_end(
+        lab, loop(iterations=2), node("probe", "a", output=big), node("probe", "b", output=big)
+    )
+    said = answer(lab, run)
+    assert said == {
+        "iterations": 2,
+        "stoppedBy": "count",
+        "outputs": [],
+        "last": None,
+        "truncated": True,
+    }
+
+
+def test_output_keys_inside_are_seen_inside_only(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=2, outputKey="rounds"),
+        node("probe", "first", output={"i": "{{ loop.index }}"}, outputKey="mine"),
+        node("probe", "second", output={"was": "{{ mine.i }}", "input": "{{ trigger.input.n }}"}),
+        edges="first>second",
+    )
+    assert answer(lab, run)["outputs"] == [{"was": 0, "input": 3}, {"was": 1, "input": 3}]
+
+
+@pytest.mark.parametrize(
+    "outside", ["{{ steps.first.output }}", "{{ mine }}", "{{ loop }}", "{{ steps.loop.mine }}"]
+)
+def test_nothing_of_the_body_is_seen_outside(lab: Lab, probe: Probe, outside: str) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        loop(iterations=1),
+        *inside("loop", node("probe", "first", output={"i": 1}, outputKey="mine")),
+        node("probe", "last", output={"x": outside}),
+        edges="trigger>loop loop>last",
+    )
+    assert (lab.until(run, "failed").error or "").startswith("node last failed: ")
+
+
+def test_the_loop_is_seen_outside_by_its_output_key(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"),
+        node("probe", "before", output={"x": 7}, outputKey="seven"),
+        loop(iterations=2, outputKey="rounds"),
+        *inside("loop", node("probe", "in", output={"i": "{{ seven.x + loop.index }}"})),
+        node("end", output={"all": "{{ rounds.outputs }}", "n": "{{ steps.loop.output.last.i }}"}),
+        edges="trigger>before before>loop loop>end",
+    )
+    assert lab.until(run, "completed").output == {"all": [{"i": 7}, {"i": 8}], "n": 8}
+
+
+def test_what_was_not_reached_in_an_iteration_is_not_seen_from_the_one_before(
+    lab: Lab, probe: Probe
+) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=2),
+        node("condition", conditions=[{"id": "first", "expression": "loop.index == 0"}]),
+        node("probe", "once", output={"x": 1}),
+        node("probe", "always", output={"x": "{{ steps.once.output.x }}"}),
+        edges="condition>once:first condition>always once>always",
+    )
+    error = lab.until(run, "failed").error
+    assert error
+    assert error.startswith("node always failed: ")
+    assert told(lab, run, "always") == [((0,), "completed"), ((1,), "failed")]
+
+
+def test_a_short_sleep_in_a_body_is_waited_for(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=3),
+        node("delay", "nap", seconds=0.1),
+        node("probe", output={"i": "{{ loop.index }}", "n": "{{ steps.nap.output.waitedMs }}"}),
+        edges="nap>probe",
+    )
+    said = answer(lab, run)
+    assert [one["i"] for one in said["outputs"]] == [0, 1, 2]
+    assert all(100 <= one["n"] < 5_000 for one in said["outputs"])
+    assert lab.get(run).attempt_count == 1
+
+
+def test_a_long_sleep_in_a_body_goes_on_in_its_iteration_at_another_executor(
+    lab: Lab, probe: Probe
+) -> None:
+    first = lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=3),
+        node("probe", "before"),
+        node("condition", conditions=[{"id": "second", "expression": "loop.index == 1"}]),
+        node("delay", "nap", seconds=1.6),
+        node("probe", "after", output={"i": "{{ loop.index }}"}),
+        edges="before>condition condition>nap:second nap>after condition>after",
+    )
+    asleep(lab, run)
+    assert probe.paths("before") == [(0,), (1,)]
+    lab.stop(first)
+    lab.start()
+    said = answer(lab, run)
+    assert said["outputs"] == [{"i": 0}, {"i": 1}, {"i": 2}]
+    assert probe.paths("before") == probe.paths("after") == [(0,), (1,), (2,)]
+    assert told(lab, run, "nap") == [((0,), "skipped"), ((1,), "completed"), ((2,), "skipped")]
+    assert told(lab, run, "loop") == [((), "completed")]
+    assert twice(lab, run) == []
+
+
+def test_a_node_in_a_body_is_tried_again_in_its_iteration(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(
+        lab,
+        loop(iterations=3),
+        node(
+            "probe",
+            output={"i": "{{ loop.index }}"},
+            failsAt=[1],
+            failures=2,
+            retry={"maxAttempts": 3, "backoffSeconds": 0.05},
+        ),
+    )
+    assert answer(lab, run)["outputs"] == [{"i": 0}, {"i": 1}, {"i": 2}]
+    assert [(s.iteration, s.attempt) for s in lab.trace(run) if s.node_id == "probe"] == [
+        (0, 1),
+        (1, 1),
+        (1, 2),
+        (1, 3),
+        (2, 1),
+    ], "each iteration counts its attempts anew"
+    assert lab.get(run).attempt_count == 1
+
+
+def test_a_loop_that_goes_on_waits_for_its_iterations(lab: Lab, probe: Probe) -> None:
+    lab.start()
+    run = round_and_end(lab, loop(iterations=2), node("delay", seconds=3600))
+    asleep(lab, run)
+    one, inner = lab.trace(run)[1:]
+    assert (one.status, one.parked, one.wake_at) == ("running", True, None)
+    assert one.metadata == {"waitsFor": "iterations"}
+    assert (inner.status, inner.parked) == ("running", True)
+    assert inner.wake_at
+    cancelled = lab.cancel(run)
+    assert cancelled.in_flight == ()
+    assert outline(lab, run)[1:] == ["loop cancelled", "delay/0 cancelled"]
+    wait_for(lambda: lab.get(run).next_attempt_at is None)
