@@ -14,7 +14,8 @@ COMMANDS = {
     "keys": ("app.cli.keys", "keys", "Create, list and revoke API keys."),
     "demo": ("app.cli.demo", "demo", "Watch a run being cancelled."),
     "metronomes": ("app.cli.metronomes", "metronomes", "List and create workflows."),
-    "runs": ("app.cli.runs", "runs", "List, show and cancel runs."),
+    "runs": ("app.cli.runs", "runs", "List and show runs, stop them, let them go on."),
+    "approvals": ("app.cli.approvals", "approvals", "List what waits for a decision."),
 }
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from app.cli import demo_workflow, tables
 from app.cli.client import Answer, ApiError, Client, connected, print_json
 from app.cli.demo_view import View, view
-from app.cli.runs import in_flight
+from app.cli.run_actions import in_flight
 from app.cli.tables import Record
 from app.domain.lifecycle import CANCELLED, OPEN_STEP, QUEUED, TERMINAL
 

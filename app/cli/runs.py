@@ -1,26 +1,17 @@
-"""``metronome runs``: list, show and cancel runs."""
+"""``metronome runs``: list and show runs; what can be done to one is in ``run_actions.py``."""
 
 from __future__ import annotations
 
-from typing import Any
-from urllib.parse import unquote
-
 import click
 
-from app.cli import tables
-from app.cli.client import Answer, Client, connected, print_json
+from app.cli import run_actions, tables
+from app.cli.client import Client, connected, print_json
 from app.domain.lifecycle import RUN_STATUSES
-
-OUTCOMES = {
-    "already_cancelled": "The run had been cancelled before",
-    "already_completed": "The run had completed before",
-    "already_failed": "The run had failed before",
-}
 
 
 @click.group()
 def runs() -> None:
-    """List, show and cancel runs."""
+    """List and show runs, stop them, and let them go on."""
 
 
 @runs.command("list")
@@ -79,38 +70,27 @@ def list_steps(api: Client, as_json: bool, metronome_id: str, run_id: str) -> No
         screen.print("No node has started.")
 
 
-@runs.command("cancel")
+@runs.command("children")
 @click.argument("metronome_id")
 @click.argument("run_id")
+@click.option("--limit", type=click.IntRange(1, 100), default=20, show_default=True)
+@click.option("--offset", type=click.IntRange(0), default=0, help="How many to pass over.")
 @connected
-def cancel_run(api: Client, as_json: bool, metronome_id: str, run_id: str) -> None:
-    """Cancel a run: once this has answered, no node of it starts."""
-    answer = api.post("metronomes", metronome_id, "runs", run_id, "cancel")
+def list_children(
+    api: Client, as_json: bool, metronome_id: str, run_id: str, limit: int, offset: int
+) -> None:
+    """List the runs that a run has started, newest first."""
+    query = {"limit": limit, "offset": offset or None}
+    answer = api.get("metronomes", metronome_id, "runs", run_id, "children", **query)
     if as_json:
         print_json(answer.body)
+    elif not answer.data:
+        click.echo("There are no such runs." if offset else "It has started no run.")
     else:
-        click.echo("\n".join(cancel_lines(answer)))
+        tables.show(tables.console(), tables.runs(answer.data))
+    if answer.body["has_more"] and not as_json:
+        click.echo(f"There are more: --offset {offset + limit}")
 
 
-def in_flight(answer: Answer) -> list[str]:
-    """The ids of the nodes that had started and not ended when a cancel was answered."""
-    header = answer.headers.get("Cancel-In-Flight", "")
-    return [unquote(node) for node in header.split(",") if node]
-
-
-def cancel_lines(answer: Answer) -> list[str]:
-    """What a cancel came to, in words."""
-    run: dict[str, Any] = answer.data
-    outcome = answer.headers.get("Cancel-Outcome", "")
-    nodes = [tables.plain(node) for node in in_flight(answer)]
-    if outcome in OUTCOMES:
-        ago = tables.age(run["completedAt"])
-        lines = [f"{OUTCOMES[outcome]} ({ago}); this cancel changed nothing."]
-    else:
-        lines = [f"Cancelled {run['id']}: nothing of it starts any more."]
-    if nodes:
-        verb = "was" if len(nodes) == 1 else "were"
-        lines.append(f"In flight {verb}: {', '.join(nodes)}. Only that may still have effects.")
-    elif outcome == "cancelled":
-        lines.append("No node was in flight.")
-    return lines
+for command in run_actions.COMMANDS:
+    runs.add_command(command)

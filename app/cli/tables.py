@@ -152,10 +152,16 @@ def run(one: Record) -> Table:
         ("ended", day_and_time(one["completedAt"])),
         ("took", duration(between(one["startedAt"], one["completedAt"]))),
         ("goes on", day_and_time(one["nextAttemptAt"])),
+        ("in doubt", "a node may have run; look at what it did" if one["inDoubt"] else ""),
+        ("in flight", plain(", ".join(node["nodeId"] for node in one["inFlight"]))),
+        ("waits for", plain(", ".join(_waiting(node) for node in one["waitingFor"]))),
         ("held by", plain(one["lockedBy"])),
         ("attempt", f"{one['attemptCount']} of {one['maxAttempts']}"),
         ("trigger", plain(one["triggerType"])),
         ("version", one["versionId"]),
+        ("started by", plain(one["parentRunId"])),
+        ("top run", plain(one["rootRunId"])),
+        ("nested runs", str(one["childCount"] or "")),
         ("project", plain(one["attachedProjectId"])),
         ("ticket", plain(one["attachedTicketId"])),
         ("input", short(one["input"])),
@@ -165,6 +171,25 @@ def run(one: Record) -> Table:
         if value:
             table.add_row(name, value)
     return table
+
+
+def _waiting(node: Record) -> str:
+    """What a node waits for: ``ask (approval)``, ``nap (sleep until 2030-...)``."""
+    what = str(node["type"]).replace("_", " ")
+    run = f" {node['childRunId']}" if node["childRunId"] else ""
+    until = f" until {day_and_time(node['until'])}" if node["until"] else ""
+    return f"{node['nodeId']} ({what}{run}{until})"
+
+
+def approval(one: Record) -> list[str]:
+    """A step that waits for a decision: what is asked, and of which run."""
+    until = f", until {day_and_time(one['deadline'])}" if one["deadline"] else ""
+    lines = [plain(one["title"]) or plain(one["nodeId"])]
+    if one["message"]:
+        lines.append(f"  {plain(one['message'])}")
+    lines.append(f"  node {plain(one['nodeId'])}, asked {age(one['requestedAt'])}{until}")
+    lines.append(f"  {one['metronomeId']} {one['runId']}")
+    return lines
 
 
 def short(value: Any) -> str:

@@ -185,6 +185,8 @@ class Executor:
         self._writer.closing.set()
         for hold in self._holds.all():
             self._abandon(hold)
+        for _ in self._workers:
+            self._work.put(None)
         self._listener.end()
         self._courier.end()
         self._monitor.end()

@@ -77,6 +77,16 @@ class Frame:
         """The step of the loop that this is an iteration of."""
         return None if self.loop is None else self.loop.seq
 
+    def limit(self) -> tuple[datetime, Loop] | None:
+        """When the own timeoutMs of a loop around this ends first, and of which; None without."""
+        found: tuple[datetime, Loop] | None = None
+        loop = self.loop
+        while loop is not None:
+            if loop.deadline is not None and (found is None or loop.deadline <= found[0]):
+                found = loop.deadline, loop
+            loop = loop.outer.loop
+        return found
+
     def below(self) -> Iterator[Frame]:
         """This frame and those of the loops that go on inside of it."""
         yield self
@@ -140,7 +150,8 @@ class Frame:
 class Loop:
     """A loop that goes on: its step, its plan, and the iteration that it is at.
 
-    ``earlier`` are the steps of the loop that were closed before its end, and that it continues.
+    ``expired`` says that its deadline has stopped a node inside of it. ``earlier`` are the steps of
+    the loop that were closed before its end, and that it continues.
     """
 
     node: Node
@@ -148,10 +159,15 @@ class Loop:
     plan: LoopPlan
     outer: Frame  # the frame that the loop is a node of
     deadline: datetime | None = None
+    expired: bool = False
     earlier: tuple[int, ...] = ()
     iteration: int = -1
     frame: Frame | None = None
     previous: dict[str, Any] | None = None  # what the iteration before answered
+
+    def is_late(self, now: datetime) -> bool:
+        """Whether its own timeoutMs has passed."""
+        return self.expired or (self.deadline is not None and self.deadline <= now)
 
     def begin(self, iteration: int, graph: Graph, entries: frozenset[str]) -> Frame:
         """The frame of an iteration, of which the body's expressions see ``loop``."""

@@ -34,6 +34,7 @@ from app.engine.frames import Frame
 from app.engine.holds import Hold
 from app.engine.nested import Nested
 from app.engine.rebuild import rebuild
+from app.engine.walk import deadline
 from app.engine.writer import GaveUp, Writer
 from app.ids import step_id
 from app.nodes.base import Context, NodeKind, NodeLimits
@@ -160,7 +161,7 @@ class Interpreter:
         context = self._context(
             course, frame, node, start.seq, start.attempt, verdict.started_at, rendered, token
         )
-        outcome = refusal or self._call(context, node, hold)
+        outcome = refusal or self._call(context, frame, node, hold)
         return self.note(course, frame, node, context, start.seq, outcome)
 
     def _render(
@@ -210,19 +211,26 @@ class Interpreter:
             callback_token=token,
         )
 
-    def _call(self, context: Context, node: Node, hold: Hold) -> Outcome:
+    def _call(self, context: Context, frame: Frame, node: Node, hold: Hold) -> Outcome:
         # The last look before a side effect: news of a cancel may have come since the boundary.
         if hold.stop.is_set():
             return Interrupted("the run was stopped before this node began its work")
-        timeout = node.config.get("timeoutMs")
+        until, around = deadline(node, context.started_at), frame.limit()
+        if around is not None and (until is None or around[0] < until):
+            until = around[0]
+        else:
+            around = None
         try:
-            if not timeout:
+            if until is None:
                 return self.kinds[node.kind].run(context)
-            with hold.within(context.started_at + timedelta(milliseconds=timeout)) as stop:
-                return self.kinds[node.kind].run(replace(context, stop=stop))
+            with hold.within(until) as stop:
+                outcome = self.kinds[node.kind].run(replace(context, stop=stop))
         except Exception as error:  # whatever a handler raises fails its own node only
             log.exception("a node raised", extra=of(hold, node, context.step_id))
             return Failed(f"{type(error).__name__}: {error}")
+        if around is not None and isinstance(outcome, Interrupted) and stop.reason == "timeout":
+            around[1].expired = True
+        return outcome
 
     def note(
         self,
@@ -235,6 +243,10 @@ class Interpreter:
     ) -> bool:
         """Note the outcome for the next boundary; False where it ended the run."""
         if isinstance(outcome, Interrupted) and not course.hold.stop.is_set():
+            if (around := frame.limit()) is not None and around[1].expired:
+                error = f"timed out with the loop around it: {outcome.detail}"
+                course.walk.failed_within(frame, node, seq, error, None)
+                return True  # the loop ends before anything else begins
             timeout = node.config.get("timeoutMs")
             what = f"timed out after {timeout} ms: " if timeout else ""
             outcome = Failed(f"{what}{outcome.detail}", output=outcome.output)

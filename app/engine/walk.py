@@ -120,7 +120,7 @@ class Walk:
         """A loop whose own timeoutMs has passed."""
         for frame in self.frames():
             for loop in frame.loops.values():
-                if loop.deadline is not None and loop.deadline <= now:
+                if loop.is_late(now):
                     return loop
         return None
 
@@ -172,6 +172,7 @@ class Walk:
 
     def start(self, frame: Frame, node: Node, recorded_input: str | None, **more: Any) -> StepStart:
         """The step that is to start ``node``; ``more`` are further fields of a StepStart."""
+        self._passed = self.skips()  # they were passed over before, and come before it in the trace
         metadata: dict[str, Any] = {}
         if replay := frame.replays.get(node.id):
             metadata["replayOf"] = replay

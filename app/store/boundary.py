@@ -22,7 +22,7 @@ from weakref import WeakSet
 import psycopg2.errors
 
 from app.db import RawConnection
-from app.domain.lifecycle import AWAIT_APPROVAL, RUNNING, SLEEP
+from app.domain.lifecycle import AWAIT_APPROVAL, MOVES, RUNNING, SLEEP
 from app.store.boundary_statement import PLAIN, WIDE
 
 
@@ -124,6 +124,7 @@ class Boundary:
 
 
 _PARKING = (SLEEP.name, AWAIT_APPROVAL.name)
+_SOURCES = {move.name: move.sources for move in MOVES}
 Answer = Literal["go", "stopped", "timed_out", "lease_lost"]
 
 
@@ -245,12 +246,13 @@ def _append(arrays: list[list[Any]], values: tuple[Any, ...]) -> None:
 
 def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
     status, ours, late, started_at, now = row[:5]
+    action = (boundary.move or _STAY).action
     answer: Answer = "go"
     if not ours:
         answer = "lease_lost"
-    elif status != RUNNING:
+    elif status not in _SOURCES.get(action, (RUNNING,)):
         answer = "stopped"
-    elif late and (boundary.move is None or boundary.move.action in _PARKING):
+    elif late and (action in _PARKING or action not in _SOURCES):
         answer = "timed_out"
     return Verdict(answer, status, started_at, now)
 

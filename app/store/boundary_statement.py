@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from app.domain.lifecycle import (
     AWAIT_APPROVAL,
     BACKOFF,
-    CLAIMABLE,
-    CLAIMABLE,
     DOUBT,
     MOVES,
     OPEN_STEP,
@@ -27,6 +25,7 @@ from app.domain.lifecycle import (
     RUNNING,
     SLEEP,
     TERMINAL,
+    WAITING_APPROVAL,
     sql_list,
 )
 from app.store import outbox
@@ -166,7 +165,7 @@ ORDER BY a.place
 # ``asked`` (with no token and no move): so all locks are taken in the order of the ids.
 #
 # A boundary whose answer got lost may be written again: then its nested runs are there already. A
-# backoff is not hurried by what wakes a run, but a sleep is, also one that a resume has queued.
+# run above that backs off is not hurried: it will look by itself.
 _WIDE = f""",
 spawned AS (
     INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id, trigger_type, input,
@@ -190,8 +189,8 @@ audited AS (
 ),
 woken AS (
     UPDATE runs p SET signalled = true, due_at = CASE
-        WHEN p.lease_token IS NULL AND p.status IN ({sql_list(CLAIMABLE)}) AND NOT p.attempt_due
-        THEN m.now ELSE p.due_at END
+        WHEN p.lease_token IS NULL AND p.status IN ('{RUNNING}', '{WAITING_APPROVAL}') THEN m.now
+        ELSE p.due_at END
     FROM moved m
     WHERE p.id = ANY (ARRAY[m.parent_run_id]) AND m.status IN ({sql_list(TERMINAL)})
       AND p.status NOT IN ({sql_list(TERMINAL)})

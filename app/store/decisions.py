@@ -21,12 +21,12 @@ from app.domain.lifecycle import (
 )
 from app.domain.models import Actor, Approval, Decided, Decision
 from app.store import events, rows, trees
+from app.store.prepared import Message
 
 # A decision that comes behind the deadline is too late, even where nobody has looked at the run
 # since: so nobody can be told "approved" of a step that ends by its deadline.
+_LOCK = f"SELECT r.id FROM runs r WHERE {trees.TARGET} FOR NO KEY UPDATE"
 _DECIDE = """
-SELECT r.id FROM runs r WHERE {target} FOR NO KEY UPDATE;
-
 WITH {moment},
 asked AS (
     SELECT r.* FROM runs r WHERE {target}
@@ -47,7 +47,7 @@ decided AS (
     UPDATE steps s SET updated_at = m.now, result = json_build_object(
         'decision', CAST(:decision AS text), 'comment', CAST(:comment AS text),
         'userId', CAST(:actor_user_id AS text), 'keyId', CAST(:actor_key_id AS text),
-        'decidedAt', to_char(m.now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'))
+        'decidedAt', to_char(m.now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
     FROM waiting w, moment m
     WHERE w.outcome = 'decided' AND s.run_id = w.run_id AND s.seq = w.seq
     RETURNING s.run_id, s.seq, s.node_id
@@ -99,7 +99,10 @@ def _statement(action: Action) -> str:
     )
 
 
-_STATEMENTS = {True: text(_statement(APPROVE)), False: text(_statement(REJECT))}
+_MESSAGES = {
+    approved: Message(_LOCK, _statement(action), seq="int")
+    for approved, action in ((True, APPROVE), (False, REJECT))
+}
 
 
 def decide(
@@ -119,9 +122,7 @@ def decide(
         "decision": "approved" if decision.approved else "rejected",
         "comment": decision.comment,
     }
-    row = connection.execute(
-        _STATEMENTS[decision.approved], values | events.parameters(actor)
-    ).one_or_none()
+    row = _MESSAGES[decision.approved].row(connection, values | events.parameters(actor))
     if row is None:
         return None
     outcome, seq, node_id, _ = row[len(rows.RUN_FIELDS) :]

@@ -8,16 +8,17 @@ behind its finished steps, its other branches go on with it.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from app.domain.lifecycle import CANCEL, FAILED, PAUSED, RETRY, RETRY_IN_DOUBT, sql_list
 from app.domain.models import Actor, Transitioned
 from app.store import events, outbox, trees
+from app.store.prepared import Message
 from app.store.transitions import transitioned
 
 _FROM = f"json_build_object('from', CASE WHEN :afresh THEN 'start' ELSE '{FAILED}' END)"
 
-_RETRY = text(f"""{trees.LOCK}
+_RETRY = f"""
 WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
 asked AS (
     SELECT r.id, r.status = '{PAUSED}' AND NOT :afresh AS keeps
@@ -41,7 +42,7 @@ moved AS (
         WHERE :afresh AND s.run_id = a.id
     ) b
     WHERE r.id = a.id
-    RETURNING r.*
+    {trees.RETURNING}
 ),
 stopped AS (
     UPDATE runs r SET status = '{CANCEL.target}', updated_at = m.now, completed_at = m.now,
@@ -51,7 +52,7 @@ stopped AS (
     FROM moment m, asked a
     WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.id <> a.id AND NOT a.keeps
       AND r.status IN ({sql_list(CANCEL.sources)})
-    RETURNING r.*
+    {trees.RETURNING}
 ),
 given_up AS (
     SELECT id FROM stopped UNION ALL SELECT m.id FROM moved m, asked a WHERE NOT a.keeps
@@ -71,7 +72,8 @@ told AS ({trees.stop_told("stopped")}
 ),
 {trees.ANSWER}
 FROM found
-""")
+"""
+_MESSAGE = Message(*trees.LOCK, _RETRY, afresh="bool")
 
 
 def retry(
@@ -88,5 +90,5 @@ def retry(
         "organization_id": actor.organization_id,
         "afresh": afresh,
     }
-    row = connection.execute(_RETRY, values | events.parameters(actor)).one_or_none()
+    row = _MESSAGE.row(connection, values | events.parameters(actor))
     return None if row is None else transitioned(row)

@@ -17,6 +17,7 @@ from app.domain.lifecycle import OPEN_STEP, QUEUED, sql_list
 from app.domain.models import Actor, OpenStep, Run, RunView
 from app.store import events, rows, trees
 from app.store.metronomes import ARCHIVED
+from app.store.prepared import Message
 from app.store.schema import runs
 
 _RUN = rows.columns(rows.RUN_FIELDS, "r")
@@ -294,7 +295,7 @@ def attach(
 # The steps go with their run, and the runs below it too: they are a part of its trace. A run that
 # an executor still holds keeps them all from being deleted, and so does a run above that still
 # waits for this one.
-_DELETE = text(f"""{trees.LOCK}
+_DELETE = f"""
 WITH RECURSIVE {trees.TREE},
 busy AS (
     SELECT FROM runs r
@@ -314,7 +315,8 @@ steps_gone AS (
 audited AS ({trees.audited("gone", "run.deleted", "json_build_object('status', status)", at="now")}
 )
 SELECT id FROM gone WHERE id = :run_id
-""")
+"""
+_DELETE_MESSAGE = Message(*trees.LOCK, _DELETE)
 
 
 def delete(connection: Connection, actor: Actor, metronome_id: str, run_id: str) -> bool:
@@ -328,4 +330,4 @@ def delete(connection: Connection, actor: Actor, metronome_id: str, run_id: str)
         "metronome_id": metronome_id,
         "organization_id": actor.organization_id,
     }
-    return connection.execute(_DELETE, values | events.parameters(actor)).one_or_none() is not None
+    return _DELETE_MESSAGE.row(connection, values | events.parameters(actor)) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -56,25 +57,29 @@ _TRAIL = f"""
 SELECT {_COLUMNS} FROM steps s WHERE s.run_id = %(run_id)s AND s.seq > %(base)s ORDER BY s.seq
 """
 
+_GOES_ON = f"s.node_type = 'loop' AND s.status <> '{COMPLETED}'"
+
 # Of a loop that goes on, or may go on after a retry, only the last two iterations matter; of one
-# that has ended, none. So what is read does not grow with the number of iterations.
-_TRAIL_WITH_LOOPS = f"""
-WITH RECURSIVE known AS (
-    SELECT s.seq, s.node_type = 'loop' AND s.status <> '{COMPLETED}' AS goes_on
-    FROM steps s WHERE s.run_id = %(run_id)s AND s.seq > %(base)s AND s.parent_seq IS NULL
-    UNION ALL
-    SELECT s.seq, s.node_type = 'loop' AND s.status <> '{COMPLETED}'
-    FROM known k
-    CROSS JOIN LATERAL (
-        SELECT max(n.iteration) AS iteration FROM steps n
-        WHERE n.run_id = %(run_id)s AND n.parent_seq = k.seq
-    ) last
-    JOIN steps s ON s.run_id = %(run_id)s AND s.parent_seq = k.seq
-        AND s.iteration >= last.iteration - 1
-    WHERE k.goes_on
-)
-SELECT {_COLUMNS} FROM known k JOIN steps s ON s.run_id = %(run_id)s AND s.seq = k.seq
-ORDER BY s.seq
+# that has ended, none. So the steps of a run are looked through once, for those outside of all
+# loops, and what is read of the loops does not grow with their iterations. A level of loops is a
+# query: in a recursive one, the planner takes guesses that lead it astray.
+_OUTSIDE = f"""
+SELECT {_COLUMNS}, {_GOES_ON} FROM steps s
+WHERE s.run_id = %(run_id)s AND s.seq > %(base)s AND s.parent_seq IS NULL
+"""
+
+_LAST_ITERATIONS = f"""
+SELECT {_COLUMNS}, {_GOES_ON}
+FROM unnest(%(loops)s::int[]) AS l (seq)
+CROSS JOIN LATERAL (
+    SELECT max(n.iteration) AS iteration FROM steps n
+    WHERE n.run_id = %(run_id)s AND n.parent_seq = l.seq
+) last
+CROSS JOIN LATERAL (
+    SELECT n.* FROM steps n
+    WHERE n.run_id = %(run_id)s AND n.parent_seq = l.seq AND n.iteration >= last.iteration - 1
+    OFFSET 0
+) s
 """
 
 _LAST = "SELECT coalesce(max(seq), 0) FROM steps WHERE run_id = %s"
@@ -87,14 +92,28 @@ def trail(
 
     ``loops`` says that the workflow has loops: then only what still matters of them is read.
     """
+    values: dict[str, Any] = {"run_id": run_id, "base": base}
     with connection.cursor() as cursor:
-        cursor.execute(_TRAIL_WITH_LOOPS if loops else _TRAIL, {"run_id": run_id, "base": base})
-        found = [Trail(*row) for row in cursor.fetchall()]
-        if not loops and found:
-            return found, found[-1].seq
+        if loops:
+            found = _with_loops(cursor, values)
+        else:
+            cursor.execute(_TRAIL, values)
+            found = [Trail(*row) for row in cursor.fetchall()]
+            if found:
+                return found, found[-1].seq
         cursor.execute(_LAST, (run_id,))
         row = cursor.fetchone()
     return found, row[0] if row else 0
+
+
+def _with_loops(cursor: Any, values: dict[str, Any]) -> list[Trail]:
+    cursor.execute(_OUTSIDE, values)
+    rows = found = cursor.fetchall()
+    while loops := [row[0] for row in rows if row[-1]]:
+        cursor.execute(_LAST_ITERATIONS, values | {"loops": loops})
+        rows = cursor.fetchall()
+        found = found + rows
+    return sorted((Trail(*row[:-1]) for row in found), key=lambda step: step.seq)
 
 
 _RESULT = "SELECT result FROM steps WHERE run_id = %s AND seq = %s"

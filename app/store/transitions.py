@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from app.domain.lifecycle import (
     CANCEL,
@@ -24,6 +24,7 @@ from app.domain.lifecycle import (
 from app.domain.models import Actor, Transitioned
 from app.store import events, outbox, rows, trees
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
+from app.store.prepared import Message
 
 TREE_ACTIONS = (CANCEL, PAUSE, RESUME)
 
@@ -35,9 +36,9 @@ _CANCELLED = f"""
         in_doubt = false, paused_by = NULL
     FROM moment m
     WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.status IN ({sql_list(CANCEL.sources)})
-    RETURNING r.*"""
+    {trees.RETURNING}"""
 
-_CANCEL = f"""{trees.LOCK}
+_CANCEL = f"""
 WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
 moved AS ({_CANCELLED}
 ),
@@ -58,14 +59,14 @@ FROM found
 """
 
 # A backoff that is paused is still a backoff when the run is resumed, so its time is kept.
-_PAUSE = f"""{trees.LOCK}
+_PAUSE = f"""
 WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
 moved AS (
     UPDATE runs r SET status = '{PAUSE.target}', updated_at = m.now, paused_by = :run_id,
         due_at = CASE WHEN r.lease_token IS NOT NULL THEN r.due_at END
     FROM moment m
     WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.status IN ({sql_list(PAUSE.sources)})
-    RETURNING r.*
+    {trees.RETURNING}
 ),
 remote AS ({trees.remote("moved")}
 ),
@@ -82,7 +83,7 @@ FROM found
 # Resumed is what this run's pause had paused; with a confirmation, what is in doubt as well. But
 # what somebody paused further down stays so, with all below it, and nothing is resumed below a run
 # that somebody paused.
-_RESUME = f"""{trees.LOCK}
+_RESUME = f"""
 WITH RECURSIVE {trees.MOMENT},
 tree (id, stays) AS (
     SELECT r.id, false FROM runs r WHERE {trees.TARGET}
@@ -121,7 +122,7 @@ moved AS (
         SELECT FROM runs t WHERE t.id = :run_id AND t.status IN ({sql_list(RESUME.sources)})
           AND (:confirm OR NOT t.in_doubt)
       )
-    RETURNING r.*
+    {trees.RETURNING}
 ),
 remote AS ({trees.remote("moved")}
 ),
@@ -146,10 +147,10 @@ told AS ({trees.due_told("moved", "lease_token IS NULL")}
 FROM found
 """
 
-_STATEMENTS = {
-    CANCEL.name: text(_CANCEL),
-    PAUSE.name: text(_PAUSE),
-    RESUME.name: text(_RESUME),
+_MESSAGES = {
+    CANCEL.name: Message(*trees.LOCK, _CANCEL),
+    PAUSE.name: Message(*trees.LOCK, _PAUSE),
+    RESUME.name: Message(*trees.LOCK, _RESUME, confirm="bool"),
 }
 
 
@@ -176,9 +177,7 @@ def request(
     }
     if action is RESUME:
         values |= {"confirm": confirm, "lost": EXECUTOR_LOST, "stopped": EXECUTOR_STOPPED}
-    row = connection.execute(
-        _STATEMENTS[action.name], values | events.parameters(actor)
-    ).one_or_none()
+    row = _MESSAGES[action.name].row(connection, values | events.parameters(actor))
     return None if row is None else transitioned(row)
 
 

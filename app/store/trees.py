@@ -27,20 +27,21 @@ STOP_CHANNEL = "metronome_stop"  # payload: the run's id, a space, its new statu
 TARGET = """r.id = :run_id AND r.metronome_id = :metronome_id
     AND r.organization_id = :organization_id"""
 
-LOCK = f"""
+LOCK = (
+    f"""
 SELECT r.id FROM runs r WHERE r.id = ANY (ARRAY(
     SELECT unnest(ARRAY[r.root_run_id, r.parent_run_id, r.id]) FROM runs r WHERE {TARGET}
 ))
-ORDER BY r.id FOR NO KEY UPDATE;
-
+ORDER BY r.id FOR NO KEY UPDATE""",
+    f"""
 WITH RECURSIVE below (id) AS (
     SELECT c.id FROM runs r JOIN runs c ON c.parent_run_id = r.id WHERE {TARGET}
     UNION ALL
     SELECT c.id FROM below b JOIN runs c ON c.parent_run_id = b.id
 )
 SELECT r.id FROM runs r WHERE r.id = ANY (ARRAY(SELECT id FROM below))
-ORDER BY r.id FOR NO KEY UPDATE;
-"""
+ORDER BY r.id FOR NO KEY UPDATE""",
+)
 
 # One moment for everything that a statement writes.
 MOMENT = "moment AS MATERIALIZED (SELECT clock_timestamp() AS now)"
@@ -121,13 +122,17 @@ def due_told(changed: str, condition: str = "true") -> str:
     SELECT pg_notify('{DUE_CHANNEL}', '') WHERE EXISTS (SELECT FROM {changed} WHERE {condition})"""
 
 
+# What the other parts need of the runs that a statement has changed: only that, since planning takes
+# its time for each column.
+RETURNING = f"RETURNING {rows.columns((*rows.RUN_FIELDS, 'lease_token'), 'r')}"
+
 # The run that was asked for as it is now, whether it was moved, and what is in flight in its tree
 # as texts such as ``run_1/node``.
 ANSWER = f"""
 found AS (
-    SELECT m.*, true AS did_move FROM moved m WHERE m.id = :run_id
+    SELECT {rows.columns(rows.RUN_FIELDS, "m")}, true AS did_move FROM moved m WHERE m.id = :run_id
     UNION ALL
-    SELECT r.*, false FROM runs r
+    SELECT {rows.columns(rows.RUN_FIELDS, "r")}, false FROM runs r
     WHERE {TARGET} AND NOT EXISTS (SELECT FROM moved WHERE id = :run_id)
 )
 SELECT {rows.columns(rows.RUN_FIELDS, "found")}, did_move,

@@ -111,8 +111,10 @@ def _claimable(condition: str) -> None:
     op.drop_constraint("runs_claimable_is_due", "runs", type_="check")
     op.drop_index("runs_due", table_name="runs")
     op.drop_index("runs_draining", table_name="runs")
-    if condition == _NEW:
-        op.execute("UPDATE runs SET due_at = 'infinity' WHERE status = 'waiting_approval'")
+    due = "'infinity'" if condition == _NEW else "NULL"
+    op.execute(
+        f"UPDATE runs SET due_at = {due} WHERE status = 'waiting_approval' AND lease_token IS NULL"
+    )
     op.create_check_constraint("runs_claimable_is_due", "runs", _CLAIMABLE.format(condition))
     op.create_index("runs_due", "runs", ["due_at"], postgresql_where=sa.text(condition))
     op.create_index(
@@ -130,9 +132,6 @@ def downgrade() -> None:
     op.drop_constraint("steps_iteration_is_whole", "steps", type_="check")
     for name in ("parent_seq", "iteration", "unsafe", "connector", "callback_sha256", "result"):
         op.drop_column("steps", name)
-    op.execute(
-        "UPDATE runs SET due_at = NULL WHERE status = 'waiting_approval' AND lease_token IS NULL"
-    )
     _claimable(_OLD)
     op.drop_index("runs_waiting_approval", table_name="runs")
     op.drop_index("runs_by_parent", table_name="runs")

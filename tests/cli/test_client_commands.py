@@ -142,7 +142,9 @@ def test_the_key_that_the_server_keeps_goes_to_no_other_host() -> None:
 
 
 def test_an_unknown_run_is_said_to_be_unknown(metronome: Command, workflow: str) -> None:
-    for action in ("get", "steps", "cancel"):
+    asked = ("get", "steps", "children")
+    done_to_it = ("cancel", "pause", "resume", "retry", "approve", "reject")
+    for action in (*asked, *done_to_it):
         done = metronome("runs", action, workflow, "run_0")
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "Error: metronome or run not found\n"

@@ -53,7 +53,7 @@ def test_runs(sdk: Any) -> None:
     assert (run["status"], run["input"]) == ("queued", {"a": 1})
     assert sdk.run(metronome, inputs={}, idempotency_key="k") == run
     second = sdk.run(metronome)
-    assert sdk.get_run(metronome, run["id"]) == run
+    assert sdk.get_run(metronome, run["id"]).items() >= run.items()
     assert "input" not in sdk.get_run(metronome, run["id"], view="compact")
     assert sdk.list_runs(metronome) == [second, run]
     assert sdk.list_runs(metronome, limit=1, offset=1) == [run]
@@ -68,6 +68,30 @@ def test_runs(sdk: Any) -> None:
     assert sdk.cancel_run(metronome, run["id"]) == cancelled
     assert sdk.delete_run(metronome, run["id"]) is True
     assert sdk.list_runs(metronome) == [changed]
+
+
+def test_what_is_asked_of_a_run(sdk: Any) -> None:
+    from computer_agents import ApiClientError
+
+    metronome = sdk.create(name="n", definition=DEFINITION)["id"]
+    run = sdk.run(metronome)["id"]
+    assert sdk.pause_run(metronome, run)["status"] == "paused"
+    assert sdk.pause_run(metronome, run)["status"] == "paused"
+    with pytest.raises(ApiClientError, match="the run is paused") as paused:
+        sdk.retry_run(metronome, run)
+    assert (paused.value.status, paused.value.code) == (409, "not_retryable")
+    assert sdk.resume_run(metronome, run)["status"] == "queued"
+    assert sdk.resume_run(metronome, run, confirm_in_doubt_replay=True)["status"] == "queued"
+    sdk.pause_run(metronome, run)
+    assert sdk.resume_run(metronome, run, confirm_in_doubt_replay=False)["status"] == "queued"
+    sdk.cancel_run(metronome, run)
+    assert sdk.pause_run(metronome, run)["status"] == "cancelled"
+    with pytest.raises(ApiClientError, match="the run is cancelled") as ended:
+        sdk.resume_run(metronome, run)
+    assert (ended.value.status, ended.value.code) == (409, "run_ended")
+    assert ended.value.details == {"status": "cancelled"}
+    retried = sdk.retry_run(metronome, run)
+    assert (retried["status"], retried["completedAt"]) == ("queued", None)
 
 
 def test_errors_say_what_is_wrong(sdk: Any) -> None:

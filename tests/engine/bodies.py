@@ -14,7 +14,7 @@ from app.domain.models import Run
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.nodes.base import Context, NodeKind
 from app.services import transitions
-from tests.engine.conftest import ACTOR, Lab
+from tests.engine.conftest import ACTOR, Lab, node
 from tests.processes import wait_for
 
 Path = tuple[int, ...]  # the indexes of the loops around a node, outermost first
@@ -60,9 +60,42 @@ def _path(loop: Mapping[str, Any] | None) -> Path:
     return () if loop is None else (*_path(loop["outer"]), loop["index"])
 
 
+def watch(lab: Lab) -> Probe:
+    """A probe that the lab's executors know."""
+    lab.kinds[Probe.kind] = probe = Probe()
+    return probe
+
+
+def loop(id: str = "loop", **config: Any) -> dict[str, Any]:
+    """A loop by count, or of the type that its config names."""
+    return node("loop", id, **{"loopType": "fixed_count", **config})
+
+
 def inside(parent: str, *nodes: dict[str, Any]) -> list[dict[str, Any]]:
     """The nodes as nodes inside of the loop ``parent``."""
     return [{**node, "parentId": parent} for node in nodes]
+
+
+def round_and_end(
+    lab: Lab, one: dict[str, Any], *body: dict[str, Any], edges: str = "", **wanted: Any
+) -> Run:
+    """A run of a loop with this body, and an end behind it."""
+    return lab.queue(
+        node("trigger"),
+        one,
+        *inside(one["id"], *body),
+        node("end"),
+        edges=f"trigger>{one['id']} {one['id']}>end {edges}",
+        input={"n": 3, "list": ["a", "b", "c", "d", "e"]},
+        **wanted,
+    )
+
+
+def answer(lab: Lab, run: Run) -> dict[str, Any]:
+    """What the loop answered, which the end passes on."""
+    output = lab.until(run, "completed").output
+    assert output is not None
+    return output
 
 
 def told(lab: Lab, run: Run, node_id: str) -> list[tuple[Path, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 from collections.abc import Iterator, Mapping
@@ -142,6 +143,7 @@ class Lab:
         self.risky.open.set()
         for executor, _ in list(self._executors):
             self.stop(executor)
+        gc.collect()  # their connections: a server has only so many
 
     def queue(self, *nodes: dict[str, Any], edges: str = "", **wanted: Any) -> Run:
         """Queue a run of these nodes; ``edges`` such as ``a>b b>c:yes``, by default a chain."""

@@ -6,42 +6,27 @@ from typing import Any
 
 import pytest
 
-from app.domain.models import Run
 from app.nodes.base import NodeLimits
-from tests.engine.bodies import Probe, asleep, inside, outline, told, twice
+from tests.engine.bodies import (
+    Probe,
+    answer,
+    asleep,
+    inside,
+    loop,
+    outline,
+    round_and_end,
+    told,
+    twice,
+    watch,
+)
 from tests.engine.conftest import Lab, node
 from tests.processes import wait_for
 
 
 @pytest.fixture
 def probe(lab: Lab) -> Probe:
-    """The node that keeps a diary, known to the lab's executors; opened at the end."""
-    lab.kinds["probe"] = kind = Probe()
-    return kind
-
-
-def loop(id: str = "loop", **config: Any) -> dict[str, Any]:
-    """A loop by count, or of the type that its config names."""
-    return node("loop", id, **{"loopType": "fixed_count", **config})
-
-
-def round_and_end(lab: Lab, one: dict[str, Any], *body: dict[str, Any], edges: str = "") -> Run:
-    """A run of a loop with this body, and an end behind it."""
-    return lab.queue(
-        node("trigger"),
-        one,
-        *inside(one["id"], *body),
-        node("end"),
-        edges=f"trigger>{one['id']} {one['id']}>end {edges}",
-        input={"n": 3, "list": ["a", "b", "c", "d", "e"]},
-    )
-
-
-def answer(lab: Lab, run: Run) -> dict[str, Any]:
-    """What the loop answered, which the end passes on."""
-    output = lab.until(run, "completed").output
-    assert output is not None
-    return output
+    """The node that keeps a diary, known to the lab's executors."""
+    return watch(lab)
 
 
 def test_a_loop_by_count_goes_round_and_tells_each_iteration(lab: Lab, probe: Probe) -> None:

@@ -102,6 +102,16 @@ _BROKEN_RUNS = [
     (QUEUED, "attempt_count = -1", "runs_counts"),
     (QUEUED, "max_attempts = 0", "runs_counts"),
     (QUEUED, "timeout_ms = 0", "runs_counts"),
+    (RUNNING, "parent_run_id = 'run_1'", "runs_nesting_is_whole"),
+    (RUNNING, "parent_seq = 1", "runs_nesting_is_whole"),
+    (RUNNING, "root_run_id = 'run_1'", "runs_nesting_is_whole"),
+    (RUNNING, "depth = 1", "runs_nesting_is_whole"),
+    (RUNNING, "depth = -1", "runs_nesting_is_whole"),
+    *(
+        (status, "in_doubt = true", "runs_in_doubt_is_paused")
+        for status in RUN_STATUSES
+        if status != PAUSED
+    ),
 ]
 
 
@@ -137,6 +147,26 @@ def test_a_step_that_contradicts_itself_is_refused(
     _refused(
         lambda: world.execute(f"UPDATE steps SET {change} WHERE run_id = %s", run_id), constraint
     )
+
+
+@pytest.mark.parametrize("change", ["parent_seq = 1", "iteration = 0"])
+def test_a_step_is_in_an_iteration_of_a_loop_or_in_none(world: World, change: str) -> None:
+    run_id = world.put(RUNNING)
+    world.put_step(run_id, 1, COMPLETED)
+    _refused(lambda: world.execute(f"UPDATE steps SET {change}"), "steps_iteration_is_whole")
+    world.put_step(run_id, 2, COMPLETED, parent_seq="1", iteration="0")
+
+
+def test_a_nested_run_and_a_run_in_doubt_are_kept(world: World) -> None:
+    root = world.put(RUNNING)
+    nested = world.put(PAUSED, parent=root, in_doubt="true")
+    for change in ("parent_run_id", "parent_seq", "root_run_id"):
+        _refused(
+            lambda change=change: world.execute(
+                f"UPDATE runs SET {change} = NULL WHERE id = %s", nested
+            ),
+            "runs_nesting_is_whole",
+        )
 
 
 def test_a_run_has_one_step_of_a_number_and_a_workflow_one_run_of_a_key(world: World) -> None:

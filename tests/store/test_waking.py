@@ -137,22 +137,6 @@ def test_a_run_above_that_backs_off_is_signalled_and_not_hurried(world: World) -
     assert claimable(world) == []
 
 
-def test_a_sleeper_that_was_paused_and_resumed_is_woken_all_the_same(world: World) -> None:
-    """It is queued until it would have woken, but it is no backoff."""
-    parent = world.put(RUNNING)  # it sleeps for an hour
-    child = world.in_flight(parent=parent)
-    world.done(PAUSE, parent)
-    world.done(RESUME, parent)
-    assert world.write(step(child, end=1)).answer == "stopped"
-    leases.let_go(world.raw(), child.id, child.token)
-    again = world.claim()
-    assert (again.id, world.run(parent)["status"]) == (child.id, QUEUED)
-
-    world.write(ending(again))
-
-    assert claimable(world) == [parent]
-
-
 @pytest.mark.parametrize("move", [SLEEP, AWAIT_APPROVAL, BACKOFF, DOUBT], ids=lambda m: m.name)
 def test_a_nested_run_that_goes_on_wakes_nobody(world: World, move: Action) -> None:
     parent = world.put(RUNNING, due_at="'infinity'")

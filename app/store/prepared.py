@@ -1,0 +1,76 @@
+"""Several statements in one message, planned once for each connection.
+
+Such a message is one round trip and one transaction. To plan statements as long as those on trees
+takes several times as long as to run them, so they are prepared by the first message that needs
+them on a connection. Their plans serve tables of any size: each row is looked up by an index, even
+where a plan is made while the tables are empty, and would read them from end to end.
+
+Through a pooler that changes servers between transactions nothing stays prepared. Then, and where
+a name turns out to be taken, the same statements are sent as they are. A name holds a digest of
+what is prepared, so it can't stand for the statement of another version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Any
+
+from psycopg2.errors import DuplicatePreparedStatement, InvalidSqlStatementName
+from sqlalchemy import Connection, Row
+from sqlalchemy.exc import DBAPIError
+
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+_NEVER = "never"  # among what is prepared on a connection: nothing stays
+_PLANNER = "; ".join(
+    f"SET LOCAL {setting}"
+    for setting in (
+        "plan_cache_mode = force_generic_plan",
+        "enable_seqscan = off",
+        "enable_hashjoin = off",
+        "enable_mergejoin = off",
+    )
+)
+
+
+class Message:
+    """SQL statements with parameters such as ``:run_id``, which are text if ``types`` say nothing.
+
+    There are at least two: only then do they make a transaction without a BEGIN.
+    """
+
+    def __init__(self, *statements: str, **types: str) -> None:
+        self._digest = sha256("\n".join(statements).encode()).hexdigest()[:16]
+        prepare, execute = [], []
+        for number, statement in enumerate(statements):
+            names = list(dict.fromkeys(_PARAMETER.findall(statement)))
+            name = f"metronome_{self._digest}_{number}"
+            kinds = ", ".join(types.get(one, "text") for one in names)
+            numbered = _PARAMETER.sub(lambda m, n=names: f"${n.index(m[1]) + 1}", statement)
+            prepare.append(f"PREPARE {name} ({kinds}) AS {numbered.replace('%', '%%')}")
+            execute.append(f"EXECUTE {name} ({', '.join(f'%({one})s' for one in names)})")
+        self._again = "; ".join([_PLANNER, *execute])
+        self._first = "; ".join([*prepare, self._again])
+        self._plain = "; ".join(
+            _PARAMETER.sub(r"%(\1)s", one.replace("%", "%%")) for one in statements
+        )
+
+    def row(self, connection: Connection, values: Mapping[str, Any]) -> Row[Any] | None:
+        """Send it; the one row that the last statement answers, or None where it answers none."""
+        prepared: set[str] = connection.info.setdefault("prepared", set())
+        if _NEVER not in prepared:
+            known = self._digest in prepared
+            prepared.add(self._digest)  # even if it fails: what is prepared is not rolled back
+            try:
+                return self._send(connection, self._again if known else self._first, values)
+            except DBAPIError as error:
+                if not isinstance(error.orig, DuplicatePreparedStatement | InvalidSqlStatementName):
+                    raise
+            prepared.add(_NEVER)
+        return self._send(connection, self._plain, values)
+
+    def _send(
+        self, connection: Connection, sql: str, values: Mapping[str, Any]
+    ) -> Row[Any] | None:
+        return connection.exec_driver_sql(sql, dict(values)).one_or_none()

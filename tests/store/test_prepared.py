@@ -1,0 +1,115 @@
+"""Messages that are planned once for each connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError
+
+from app.domain.lifecycle import CANCEL, CANCELLED, QUEUED, WAITING_APPROVAL
+from app.domain.models import Decision
+from app.store import decisions, transitions
+from app.store.prepared import Message
+from tests.store.world import ACTOR, METRONOME, World
+
+
+def cancel(connection: Connection, run_id: str) -> None:
+    """Cancel a run on this connection."""
+    done = transitions.request(connection, CANCEL, ACTOR, METRONOME, run_id)
+    assert done is not None
+    assert done.moved
+
+
+def prepared(connection: Connection) -> list[str]:
+    """The names of what is prepared on this connection."""
+    found = connection.exec_driver_sql("SELECT name FROM pg_prepared_statements ORDER BY name")
+    return list(found.scalars())
+
+
+def test_it_is_prepared_once(world: World) -> None:
+    with world.db.connect() as connection:
+        for _ in range(3):
+            cancel(connection, world.put(QUEUED))
+            assert len(prepared(connection)) == 3
+        cancel(connection, world.put(QUEUED))
+
+
+def test_a_server_on_which_nothing_is_prepared_gets_the_statements_themselves(
+    world: World,
+) -> None:
+    with world.db.connect() as connection:
+        cancel(connection, world.put(QUEUED))
+        connection.exec_driver_sql("DEALLOCATE ALL")
+        run_id = world.put(QUEUED)
+        cancel(connection, run_id)
+        assert world.audits(run_id) == ["run.cancelled"]
+        cancel(connection, world.put(QUEUED))
+        assert prepared(connection) == []
+
+
+def test_a_server_on_which_the_name_is_taken_gets_the_statements_themselves(world: World) -> None:
+    with world.db.connect() as connection:
+        cancel(connection, world.put(QUEUED))
+        names = prepared(connection)
+        connection.exec_driver_sql("DEALLOCATE ALL")
+        connection.exec_driver_sql(f"PREPARE {names[-1]} AS SELECT 1")
+        connection.info.clear()  # as a new connection of a client to a server that is not
+        run_id = world.put(QUEUED)
+        cancel(connection, run_id)
+        assert world.audits(run_id) == ["run.cancelled"]
+
+
+def test_a_message_that_fails_at_first_is_prepared_all_the_same(world: World) -> None:
+    run_id = world.put(WAITING_APPROVAL)
+    world.put_step(run_id, 1, WAITING_APPROVAL)
+
+    def decide(connection: Connection, seq: int | None) -> Any:
+        return decisions.decide(connection, ACTOR, METRONOME, run_id, Decision(True, seq=seq))
+
+    with world.db.connect() as connection:
+        with pytest.raises(DataError):
+            decide(connection, 10**12)  # no int of PostgreSQL's
+        assert world.audits(run_id) == []
+        assert decide(connection, None).outcome == "decided"
+        assert len(prepared(connection)) == 2
+
+
+def test_a_plan_that_was_made_for_empty_tables_reads_no_table_from_end_to_end(
+    world: World,
+) -> None:
+    with world.db.connect() as connection:
+        cancel(connection, world.put(QUEUED))
+        *_, name = prepared(connection)
+        world.execute(
+            "INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id,"
+            " trigger_type, input, status, due_at)"
+            " SELECT 'run_' || n, 'org_a', 'met_a', 'u', 'v', 'm', '{}', 'queued', now()"
+            " FROM generate_series(1, 2000) n"
+        )
+        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+        values = ", ".join(["'run_7'", "'met_a'", "'org_a'", "'evt_7'", "'u'", "'k'"])
+        plan = connection.exec_driver_sql(f"EXPLAIN EXECUTE {name}({values})").scalars().all()
+        connection.exec_driver_sql("RESET plan_cache_mode")
+    assert any("Index Scan using runs_pkey" in line for line in plan)
+    assert not [line for line in plan if "Seq Scan" in line]
+
+
+def test_a_parameter_is_no_cast_and_no_time_of_day(world: World) -> None:
+    message = Message("SELECT :one", "SELECT :one || to_char(now(), 'HH24:MI') || '5'::text || '%'")
+    with world.db.connect() as connection:
+        for _ in range(2):
+            row = message.row(connection, {"one": "%(x)s"})
+            assert row is not None
+            assert (row[0][:5], row[0][-2:]) == ("%(x)s", "5%")
+    assert world.query("SELECT 1 AS one") == [{"one": 1}]
+
+
+def test_a_cancelled_run_stays_cancelled_whatever_was_prepared(world: World) -> None:
+    run_id = world.put(QUEUED)
+    with world.db.connect() as connection:
+        cancel(connection, run_id)
+        again = transitions.request(connection, CANCEL, ACTOR, METRONOME, run_id)
+    assert again is not None
+    assert (again.moved, again.run.status) == (False, CANCELLED)
