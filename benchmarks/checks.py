@@ -10,6 +10,11 @@ from typing import Any
 from app.ids import step_id
 from benchmarks.server import Bench
 
+# Whether the event ``a`` is of the time since its run was retried last, if it ever was.
+_SINCE = """NOT EXISTS (
+            SELECT FROM audit_events t WHERE t.run_id = a.run_id AND t.action = 'run.retried'
+              AND t.created_at > a.created_at)"""
+
 # Each query lists violations: a run's id, and what else is good to know.
 CHECKS = {
     "steps that started after their run's end": """
@@ -23,27 +28,30 @@ CHECKS = {
         SELECT id, status, locked_by, due_at FROM runs WHERE lease_token IS NOT NULL""",
     "runs without an end": """
         SELECT id, status FROM runs WHERE status NOT IN ('completed', 'failed', 'cancelled')""",
-    "cancelled runs without exactly one audit event": """
+    "cancelled runs without exactly one audit event since they were retried": f"""
         SELECT r.id, count(a.id) FROM runs r
-        LEFT JOIN audit_events a ON a.run_id = r.id AND a.action = 'run.cancelled'
+        LEFT JOIN audit_events a ON a.run_id = r.id AND a.action = 'run.cancelled' AND {_SINCE}
         WHERE r.status = 'cancelled' GROUP BY r.id HAVING count(a.id) <> 1""",
-    "audit events of runs that were not cancelled": """
+    "audit events of runs that were not cancelled": f"""
         SELECT r.id, r.status FROM runs r JOIN audit_events a ON a.run_id = r.id
-        WHERE a.action = 'run.cancelled' AND r.status <> 'cancelled'""",
+        WHERE a.action = 'run.cancelled' AND r.status <> 'cancelled' AND {_SINCE}""",
     "finished nodes run twice": """
         SELECT run_id, node_id, count(*) FROM steps WHERE status = 'completed'
-        GROUP BY run_id, node_id HAVING count(*) > 1""",
+        GROUP BY run_id, node_id, parent_seq, iteration HAVING count(*) > 1""",
     "nodes started again after they finished": """
-        SELECT s.run_id, s.node_id, s.seq FROM steps s JOIN steps d USING (run_id, node_id)
+        SELECT s.run_id, s.node_id, s.seq FROM steps s JOIN steps d ON d.run_id = s.run_id
+          AND d.node_id = s.node_id AND d.parent_seq IS NOT DISTINCT FROM s.parent_seq
+          AND d.iteration IS NOT DISTINCT FROM s.iteration
         WHERE d.status = 'completed' AND s.seq > d.seq AND s.started_at IS NOT NULL""",
     "attempts that were started twice": """
         SELECT run_id, node_id, attempt, count(*) FROM steps WHERE started_at IS NOT NULL
-        GROUP BY run_id, node_id, attempt HAVING count(*) > 1""",
+        GROUP BY run_id, node_id, parent_seq, iteration, attempt HAVING count(*) > 1""",
     "steps whose times are out of order": """
         SELECT s.run_id, s.node_id, s.started_at, s.completed_at FROM steps s
         JOIN runs r ON r.id = s.run_id
-        WHERE s.completed_at < s.started_at OR s.started_at < r.started_at
-           OR s.completed_at < r.created_at OR s.updated_at < s.completed_at""",
+        WHERE s.completed_at < s.started_at OR s.completed_at < r.created_at
+           OR s.updated_at < s.completed_at OR s.started_at < r.started_at AND NOT EXISTS (
+            SELECT FROM audit_events a WHERE a.run_id = r.id AND a.action = 'run.retried')""",
     "runs whose times are out of order": """
         SELECT id, status, created_at, started_at, completed_at FROM runs
         WHERE completed_at < started_at OR started_at < created_at OR updated_at < completed_at""",
@@ -53,7 +61,7 @@ CHECKS = {
     "completed runs whose end was not reached": """
         SELECT r.id, r.status FROM runs r WHERE r.status = 'completed' AND NOT EXISTS (
             SELECT FROM steps s WHERE s.run_id = r.id AND s.node_type = 'end'
-            AND s.status = 'completed')""",
+              AND s.status = 'completed' AND s.parent_seq IS NULL AND s.seq > r.base_seq)""",
 }
 
 
@@ -67,7 +75,10 @@ class Violations:
 
 
 def traces(bench: Bench) -> list[Violations]:
-    """Every check of the database, with what it found."""
+    """Every check of the database, with what it found; of runs that nobody retried.
+
+    A retry from the start runs finished nodes again; ledger.py knows what came before it.
+    """
     found = []
     for name, query in CHECKS.items():
         rows = bench.sql(query)
@@ -118,6 +129,16 @@ def side_effects(bench: Bench, path: Path) -> list[Violations]:
         Violations("side effects twice in a step", len(twice), twice[:3]),
         Violations("side effects after the node had finished", len(again), again[:3]),
     ]
+
+
+def added_up(*lists: list[Violations]) -> list[Violations]:
+    """One for each name, in the order in which they came."""
+    found: dict[str, Violations] = {}
+    for one in (one for each in lists for one in each):
+        known = found.get(one.name, Violations(one.name, 0, []))
+        samples = [*known.samples, *one.samples][:3]
+        found[one.name] = Violations(one.name, known.count + one.count, samples)
+    return list(found.values())
 
 
 def print_all(found: list[Violations]) -> bool:

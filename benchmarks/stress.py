@@ -1,160 +1,85 @@
-"""Try to make a cancelled run go on. ``make stress`` or ``python -m benchmarks.stress``
+"""Try to break the promises. ``make stress`` or ``python -m benchmarks.stress``
 
-Thousands of runs of many fast nodes, three executor processes, and clients that cancel each run at
-a random moment through the HTTP API: still queued, between two nodes, in a node, asleep, backing
-off, ended; some twice at the same time. The first half is with LISTEN, the second without, and now
-and then an executor is killed. Right behind each answer the client reads which steps have started:
-there must never be another one. At the end every trace is read. Exit code 1 where anything is not
-as promised.
+First thousands of cancels at random moments (cancels.py), then rounds in which everything happens
+at once (storm.py), until the time is over. A round is of random workflows from a seed, which is
+printed; ``--seed`` plays the same ones again. What nobody can repeat is the moments at which things
+happen. Exit code 1 where anything is not as promised.
 """
 
 from __future__ import annotations
 
 import argparse
-import random
+import secrets
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
-from benchmarks import checks, report, workflows
-from benchmarks.canceller import Cancelled, Canceller
+from benchmarks import checks, storm
+from benchmarks.cancels import cancels
 from benchmarks.checks import Violations
-from benchmarks.report import percentile
-from benchmarks.server import Bench, Plan, server
+from benchmarks.server import Server, server
 
-EXECUTORS = 3
-CLIENTS = 6
+ROUND = 40.0  # seconds of storm, before all runs come to their end and are looked at
+QUICK = 6.0
+_AFTER = 20.0  # seconds that this takes, about
 
 
-def phase(
-    bench: Bench, plans: list[Plan], count: int, *, listen: bool, kills: int
-) -> list[Cancelled]:
-    """Cancel ``count`` runs, and kill ``kills`` executors meanwhile; what the clients were told."""
-    switch = {"METRONOME_LISTEN": "on" if listen else "off", "METRONOME_POLL_SECONDS": "0.1"}
-    processes = [bench.start_api(**switch)]
-    processes += [bench.start_executor(wait=False, **switch) for _ in range(EXECUTORS)]
-    for process in processes[1:]:
-        bench.wait_for_executor(process)
-    clients = min(CLIENTS, count)
-    shares = [count // clients + (number < count % clients) for number in range(clients)]
-    cancellers = [Canceller(bench, plans, share) for share in shares]
+def _rounds(postgres: Server, seed: str, seconds: float, *, quick: bool) -> list[storm.Found]:
+    """Round after round until ``seconds`` are over, at least one."""
+    rounds: list[storm.Found] = []
     begin = time.monotonic()
-    for canceller in cancellers:
-        canceller.start()
-    killed = 0
-    while any(canceller.is_alive() for canceller in cancellers):
-        time.sleep(0.1)
-        for process in processes:
-            assert process.returncode is None, process.logs()[-3000:]
-        progress = sum(len(canceller.done) for canceller in cancellers) / count
-        if progress > (killed + 1) / (kills + 1):
-            place = random.randint(1, EXECUTORS)
-            processes[place].kill9()
-            bench.processes.remove(processes[place])
-            processes[place] = bench.start_executor(wait=False, **switch)
-            killed += 1
-    seconds = time.monotonic() - begin
-    for canceller in cancellers:
-        if canceller.error is not None:
-            raise canceller.error
-    bench.wait_until_idle()
-    bench.stop(*processes)
-    done = [one for canceller in cancellers for one in canceller.done]
-    title = f"{'With' if listen else 'Without'} LISTEN, {killed} executors killed meanwhile"
-    _print(title, done, seconds)
-    return done
-
-
-def _print(title: str, done: list[Cancelled], seconds: float) -> None:
-    before = Counter(one.before for one in done)
-    outcomes = Counter(answer.outcome for one in done for answer in one.answers)
-    taken = [answer.seconds * 1000 for one in done for answer in one.answers]
-    rows: list[tuple[str, object]] = [
-        ("runs", len(done)),
-        ("cancels", len(taken)),
-        ("cancels a second", len(taken) / seconds),
-        ("answered in, p50 ms", percentile(taken, 50)),
-        ("answered in, p99 ms", percentile(taken, 99)),
-        ("cancelled twice at once", sum(len(one.answers) > 1 for one in done)),
-        *((f"right before: {state}", before[state]) for state in sorted(before)),
-        *((f"answered: {outcome}", outcomes[outcome]) for outcome in sorted(outcomes)),
-        (
-            "answers that name a node in flight",
-            sum(bool(a.in_flight) for o in done for a in o.answers),
-        ),
-        ("runs with no step yet", sum(not one.started for one in done)),
-        ("started steps, mean", sum(len(one.started) for one in done) / len(done)),
-    ]
-    report.table(title, ("", ""), rows)
-
-
-def answers_against_traces(bench: Bench, done: list[Cancelled], marks: Path) -> list[Violations]:
-    """What the clients were told against how things stand at the end."""
-    statuses = dict(bench.sql("SELECT id, status FROM runs"))
-    started: dict[str, set[int]] = {}
-    for run_id, seq in bench.sql("SELECT run_id, seq FROM steps WHERE started_at IS NOT NULL"):
-        started.setdefault(run_id, set()).add(seq)
-    late, other, wrong_outcome, unnamed, not_one = [], [], [], [], []
-    for one in done:
-        if started.get(one.run_id, set()) != one.started:
-            late.append((one.run_id, one.plan, started.get(one.run_id), one.started))
-        if {answer.status for answer in one.answers} != {statuses[one.run_id]}:
-            other.append((one.run_id, one.answers, statuses[one.run_id]))
-        if any(a.outcome not in ("cancelled", f"already_{a.status}") for a in one.answers):
-            wrong_outcome.append((one.run_id, one.answers))
-        moved = [answer for answer in one.answers if answer.outcome == "cancelled"]
-        if len(moved) != (statuses[one.run_id] == "cancelled"):
-            not_one.append((one.run_id, one.answers))
-        if not one.in_flight <= one.answers[0].in_flight:
-            unnamed.append((one.run_id, one.answers, one.in_flight))
-    return [
-        Violations("runs with a step that started after the answer", len(late), late[:3]),
-        Violations("runs that ended other than answered", len(other), other[:3]),
-        Violations("answers with a wrong Cancel-Outcome", len(wrong_outcome), wrong_outcome[:3]),
-        Violations("runs moved by more or less than one cancel", len(not_one), not_one[:3]),
-        Violations("nodes in flight that the answer did not name", len(unnamed), unnamed[:3]),
-        _late_effects(done, marks),
-    ]
-
-
-def _late_effects(done: list[Cancelled], path: Path) -> Violations:
-    """A function that began its work after the answer must be one that the answer named."""
-    answers = {one.run_id.removeprefix("run_"): one.answers[0] for one in done}
-    late = []
-    for mark in checks.marks(path):
-        answer = answers[mark.step.removeprefix("step_").rpartition("_")[0]]
-        if mark.at > answer.at and mark.node not in answer.in_flight:
-            late.append((mark, answer))
-    return Violations(
-        "side effects after the answer, of nodes it did not name", len(late), late[:3]
-    )
+    while True:
+        left = seconds - (time.monotonic() - begin) - _AFTER
+        if rounds and (quick or left < ROUND / 4):
+            return rounds
+        number = len(rounds)
+        listen = "mixed" if quick else storm.LISTENING[number % len(storm.LISTENING)]
+        length = QUICK if quick else max(ROUND / 4, min(ROUND, left))
+        found = storm.storm(postgres, f"{seed}/{number + 1}", listen, length)
+        rounds.append(found)
+        broken = sum(one.count for one in found.violations)
+        print(
+            f"Round {number + 1}, {length:.0f} s, LISTEN {listen}: {found.counts['runs']:,} runs,"
+            f" {found.counts['steps']:,} steps, {found.counts['requests']:,} requests;"
+            f" violations: {broken}",
+            flush=True,
+        )
 
 
 def main() -> int:
-    """Run both phases and check everything; 1 where a promise was broken."""
+    """Both parts; 1 where a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cancels", type=int, default=10_000, help="runs to cancel (10000)")
-    parser.add_argument("--quick", action="store_true", help="300 cancels")
-    parser.add_argument("--kills", type=int, default=10, help="executors to kill meanwhile (10)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="for all of it, about (300)")
+    parser.add_argument("--cancels", type=int, help="runs to cancel first (3000)")
+    parser.add_argument("--kills", type=int, default=6, help="executors to kill meanwhile (6)")
+    parser.add_argument("--seed", default=secrets.token_hex(3), help="of the storm's workflows")
+    parser.add_argument("--quick", action="store_true", help="150 cancels, and one short round")
     options = parser.parse_args()
+    begin = time.monotonic()
+    print(f"The seed is {options.seed}.", flush=True)
+    found: list[Violations] = []
+    told = ""
+    count = (150 if options.quick else 3_000) if options.cancels is None else options.cancels
     kills = 2 if options.quick else options.kills
-    count = 300 if options.quick else options.cancels
-    with server() as postgres, postgres.bench(lease_seconds=5.0, web_workers=2) as bench:
-        marks = postgres.home / "marks"
-        plans = [Plan(bench, name, one) for name, one in workflows.all_of_them(marks).items()]
-        done = []
-        for listen in (True, False):
-            share, deaths = ((x - x // 2 if listen else x // 2) for x in (count, kills))
-            if share:
-                done += phase(bench, plans, share, listen=listen, kills=deaths)
-        print("Violations:\n")
-        found = answers_against_traces(bench, done, marks)
-        found += checks.traces(bench) + checks.side_effects(bench, marks)
-        kept = checks.print_all(found)
-        steps, effects = bench.sql("SELECT count(*) FROM steps")[0][0], len(checks.marks(marks))
-        print(f"\n{len(done):,} runs, {steps:,} steps, {effects:,} side effects looked at.")
-        print("Every promise was kept." if kept else "PROMISES WERE BROKEN.")
+    with server() as postgres:
+        if count:
+            found, told = cancels(postgres, count, kills)
+        left = options.seconds - (time.monotonic() - begin)
+        if postgres.embedded is not None:
+            rounds = _rounds(postgres, options.seed, left, quick=options.quick)
+        else:  # that of somebody else is not ours to be stopped
+            with server(own=True) as own:
+                rounds = _rounds(own, options.seed, left, quick=options.quick)
+    storm.show(rounds)
+    print("\nViolations:\n")
+    kept = checks.print_all(checks.added_up(found, *(one.violations for one in rounds)))
+    total = sum((one.counts for one in rounds), Counter[str]())
+    print(f"\nCancels: {told or 'none'}")
+    print(
+        f"Storm: {len(rounds)} rounds, {total['runs']:,} runs, {total['steps']:,} steps,"
+        f" {total['requests']:,} requests, {total['side effects']:,} side effects looked at."
+    )
+    print("Every promise was kept." if kept else "PROMISES WERE BROKEN.")
     return 0 if kept else 1
 
 

@@ -42,6 +42,8 @@ def test_every_variable_is_read() -> None:
         "METRONOME_WEB_WORKERS": "3",
         "METRONOME_WEB_THREADS": "5",
         "METRONOME_HTTP_ALLOW_PRIVATE": "localhost, 10.0.0.0/8,::1",
+        "METRONOME_CONNECTORS": "/etc/metronome/connectors.toml",
+        "METRONOME_PUBLIC_URL": "https://metronome.example/base/",
         "METRONOME_MAX_BODY_BYTES": "2000000",
         "METRONOME_MAX_OUTPUT_BYTES": "3000000",
     }
@@ -62,6 +64,8 @@ def test_every_variable_is_read() -> None:
         web_workers=3,
         web_threads=5,
         http_allow_private=("localhost", "10.0.0.0/8", "::1"),
+        connectors_file=Path("/etc/metronome/connectors.toml"),
+        public_url="https://metronome.example/base",
         max_body_bytes=2_000_000,
         max_output_bytes=3_000_000,
     )
@@ -98,6 +102,12 @@ def test_every_variable_is_read() -> None:
         ("METRONOME_HTTP_ALLOW_PRIVATE", "10.0.0.0/33"),
         ("METRONOME_HTTP_ALLOW_PRIVATE", "10.0.0.256"),
         ("METRONOME_HTTP_ALLOW_PRIVATE", "http://internal"),
+        ("METRONOME_CONNECTORS", "a\0b"),
+        ("METRONOME_PUBLIC_URL", "metronome.example"),
+        ("METRONOME_PUBLIC_URL", "ftp://metronome.example"),
+        ("METRONOME_PUBLIC_URL", "https://me@metronome.example"),
+        ("METRONOME_PUBLIC_URL", "https://metronome.example?x"),
+        ("METRONOME_PUBLIC_URL", "https://metronome.example:99999"),
         ("METRONOME_MAX_BODY_BYTES", "1"),
     ],
 )
@@ -143,6 +153,26 @@ def test_a_variable_unlike_any_setting_is_refused() -> None:
 
 def test_variables_of_the_client_are_not_taken_for_typos() -> None:
     Settings.from_env({"METRONOME_URL": "http://x", "METRONOME_API_KEY": "y"})
+
+
+def test_the_file_of_connectors_is_found_from_everywhere() -> None:
+    settings = Settings.from_env({"METRONOME_CONNECTORS": "connectors.toml"})
+    assert settings.connectors_file == Path.cwd() / "connectors.toml"
+    assert Settings.from_env(settings.to_env()) == settings
+
+
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({}, "http://127.0.0.1:8000"),
+        ({"HOST": "0.0.0.0", "PORT": "9000"}, "http://127.0.0.1:9000"),
+        ({"HOST": "::"}, "http://[::1]:8000"),
+        ({"HOST": "metronome.internal"}, "http://metronome.internal:8000"),
+        ({"METRONOME_PUBLIC_URL": "https://m.example/"}, "https://m.example"),
+    ],
+)
+def test_remote_sides_are_told_where_to_call_back(environ: dict[str, str], url: str) -> None:
+    assert Settings.from_env(environ).base_url == url
 
 
 def test_children_do_not_get_the_bootstrap_key(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ def run(hint: str | None) -> None:
     HOST:PORT, and one executor. State and logs are kept in METRONOME_HOME.
     """
     settings = settings_.load()
+    settings_.check_connectors(settings)
     from app import supervisor
 
     sys.exit(supervisor.run(settings, hint=hint))
@@ -42,6 +43,7 @@ def migrate() -> None:
 def executor() -> None:
     """Run one executor until SIGTERM; start as many as you like, on any host."""
     settings = settings_.load_with_database()
+    settings_.check_connectors(settings)
     from app import logs
 
     logs.configure(settings.log_level)

@@ -17,6 +17,16 @@ def load() -> Settings:
         raise click.ClickException(str(error)) from None
 
 
+def check_connectors(settings: Settings) -> None:
+    """End the command where the file of METRONOME_CONNECTORS can't be used."""
+    from app.domain import connectors
+
+    try:
+        connectors.load(settings.connectors_file)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+
+
 def load_with_database() -> Settings:
     """The settings with a database: DATABASE_URL's, else that of a running `metronome run`."""
     from app.embedded import running_url

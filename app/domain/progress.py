@@ -7,7 +7,7 @@ ended in, so that the same run always takes the same way.
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from app.domain.graph import Edge, Graph, Node
@@ -24,18 +24,26 @@ class Progress:
         self._graph = graph
         self._undecided = {node: len(edges) for node, edges in graph.incoming.items()}
         self._taken = dict.fromkeys(graph.nodes, 0)
-        self._ready: list[tuple[int, str]] = []
+        self._ready: list[tuple[int, str]] = []  # sorted
         self._skipped: list[str] = []
         self._entries = entries
         for node in graph.nodes.values():
             if node.id in self._entries:
-                heapq.heappush(self._ready, (node.index, node.id))
+                insort(self._ready, (node.index, node.id))
             elif not graph.incoming[node.id] and not _is_remark(graph, node):
                 self._skip(node.id)
 
     def ready(self) -> list[str]:
         """The nodes that may start now, in the order in which they are to start."""
-        return [node for _, node in sorted(self._ready)]
+        return list(self.each_ready())
+
+    def each_ready(self) -> Iterator[str]:
+        """The same one by one, for those who want the first: there may be a thousand."""
+        return (node for _, node in self._ready)
+
+    def is_over(self) -> bool:
+        """Whether no node may start now or later."""
+        return not self._ready
 
     def settle(self, node_id: str, branch: str | None) -> None:
         """A node has ended: decide its leaving edges.
@@ -58,9 +66,9 @@ class Progress:
 
     def _leave_ready(self, node_id: str) -> None:
         entry = (self._graph.nodes[node_id].index, node_id)
-        if entry in self._ready:
-            self._ready.remove(entry)
-            heapq.heapify(self._ready)
+        place = bisect_left(self._ready, entry)
+        if self._ready[place : place + 1] == [entry]:
+            del self._ready[place]
 
     def _skip(self, node_id: str) -> None:
         pending = [node_id]
@@ -84,7 +92,7 @@ class Progress:
             return False
         if not self._taken[target]:
             return True
-        heapq.heappush(self._ready, (self._graph.nodes[target].index, target))
+        insort(self._ready, (self._graph.nodes[target].index, target))
         return False
 
 

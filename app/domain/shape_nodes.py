@@ -52,6 +52,10 @@ class ProblemLike(Protocol):
 class KindLike(Protocol):
     """What a node kind offers for the check."""
 
+    @property
+    def subtypes(self) -> tuple[str, ...]:
+        """The subtypes that there are; () where any text is one."""
+
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[ProblemLike]:
         """The faults of a config; ``handles`` has ``""`` for edges without a sourceHandle."""
 
@@ -80,6 +84,7 @@ class NodeCheck:
             self._issues.add("invalid_config", message, where, node_id=node_id)
         self._output_key(config.get("outputKey"), f"{below}.config.outputKey", node_id)
         if handler is not None:
+            self._subtype(handler, body, below, node_id)
             own = handles.get(node_id or "", {})
             for problem in handler.check(config, frozenset(own)):
                 self._problem(problem, below, node_id, own)
@@ -98,6 +103,18 @@ class NodeCheck:
             message = f"There is no node kind '{kind[:40]}'; there are {known}."
         self._issues.add(code, message, f"{below}.kind", node_id=node_id)
         return None
+
+    def _subtype(
+        self, handler: KindLike, body: Mapping[str, Any], below: str, node_id: str | None
+    ) -> None:
+        subtype = body.get("subtype")
+        known = handler.subtypes
+        if known and isinstance(subtype, str) and subtype and subtype not in known:
+            kind = body.get("kind")
+            message = (
+                f"A node of the kind '{kind}' can be {', '.join(known)}, not '{subtype[:40]}'."
+            )
+            self._issues.add("unknown_subtype", message, f"{below}.subtype", node_id=node_id)
 
     def _problem(
         self, problem: ProblemLike, below: str, node_id: str | None, handles: Handles

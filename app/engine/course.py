@@ -92,8 +92,10 @@ class Course:
         self._nested.hear([parked])
         if parked.result is None and parked.metadata.get("waitsFor") in ("approval", "callback"):
             run_id, seq = self.claimed.id, parked.seq
-            text = self._writer.run(lambda c: steps.result(c, run_id, seq))
-            parked.result = None if text is None else orjson.loads(text)
+            found = self._writer.run(lambda c: steps.news(c, run_id, seq))
+            if found is not None:
+                text, parked.wake_at = found
+                parked.result = None if text is None else orjson.loads(text)
 
     def cancel_nested(self, seqs: Sequence[int]) -> None:
         """Nobody waits any more for the nested runs of these steps."""

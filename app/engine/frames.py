@@ -40,6 +40,11 @@ class Parked:
             return self.wake_at or self.deadline
         return min(self.wake_at, self.deadline)
 
+    def is_due(self, now: datetime) -> bool:
+        """Whether it has news, or its time has come."""
+        until = self.until()
+        return self.result is not None or (until is not None and until <= now)
+
     def timed_out(self, now: datetime) -> bool:
         """Whether it is the node's own timeoutMs that ends the wait."""
         return self.deadline is not None and self.deadline <= now and self.until() == self.deadline
@@ -96,7 +101,7 @@ class Frame:
 
     def ready(self, now: datetime) -> Node | None:
         """The node that is to start now; None where every ready one waits."""
-        for node_id in self.progress.ready():
+        for node_id in self.progress.each_ready():
             if node_id in self.parked or node_id in self.loops:
                 continue
             waits = self.not_before.get(node_id)
@@ -106,7 +111,7 @@ class Frame:
 
     def exhausted(self) -> bool:
         """Whether every node has ended or was passed over."""
-        return not self.progress.ready()
+        return self.progress.is_over()
 
     def wakes(self) -> Iterator[datetime]:
         """The moments at which something here is to be looked at."""
@@ -117,6 +122,26 @@ class Frame:
         for loop in self.loops.values():
             if loop.deadline is not None:
                 yield loop.deadline
+
+    def scope_of(self, node: Node) -> Mapping[str, Any]:
+        """What the expressions of ``node`` may name."""
+        if node.kind != "end":
+            return self.scope
+        inbound = {
+            edge.source: self.outputs[edge.source]
+            for edge in self.graph.incoming[node.id]
+            if edge.source in self.outputs
+        }
+        return {**self.scope, "inbound": inbound}
+
+    def handles(self, node: Node) -> frozenset[str]:
+        """The handles of the edges that leave ``node``."""
+        edges = self.graph.outgoing[node.id]
+        return frozenset(edge.source_handle for edge in edges if edge.source_handle)
+
+    def idempotency_key(self, node: Node, own: str) -> str:
+        """The step's own id, or that of the step of which it is the replay."""
+        return self.replays.get(node.id, own)
 
     def settle(self, node: Node, output: dict[str, Any], branch: str | None) -> None:
         """A node has ended well."""

@@ -140,9 +140,9 @@ class Interpreter:
     def _step(self, course: Course, frame: Frame, node: Node) -> bool:
         """Start ``node``, call it and note its outcome; False where the run was let go."""
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
-        scope = walk.scope(frame, node)
+        scope = frame.scope_of(node)
         rendered, recorded, refusal = self._render(node, scope)
-        connector = kind.connector(node.config, self.limits)
+        connector = kind.connector(node.config, self.limits, node.subtype)
         token = None if connector is None else secrets.token_urlsafe(32)
         start = walk.start(
             frame,
@@ -202,13 +202,14 @@ class Interpreter:
             attempt=attempt,
             config=node.config,
             input=rendered,
-            scope=course.walk.scope(frame, node),
-            handles=course.walk.handles(frame, node),
+            scope=frame.scope_of(node),
+            handles=frame.handles(node),
             started_at=started_at,
-            idempotency_key=course.walk.idempotency_key(frame, node.id, own),
+            idempotency_key=frame.idempotency_key(node, own),
             stop=course.hold.stop,
             limits=self.limits,
             callback_token=token,
+            node_subtype=node.subtype,
         )
 
     def _call(self, context: Context, frame: Frame, node: Node, hold: Hold) -> Outcome:
@@ -332,6 +333,8 @@ class Interpreter:
             frame, node, parked = found
             if parked.result is None and parked.stored:  # news that came in time count
                 course.look_again(parked)
+                if not parked.is_due(now):
+                    continue  # a heartbeat has put it off
             attempt = course.walk.attempt(frame, node.id)
             context = self._context(course, frame, node, parked.seq, attempt, parked.started_at, {})
             outcome = parking.resume(course, node, context, parked, now)

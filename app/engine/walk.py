@@ -6,9 +6,9 @@ writes nothing: the interpreter does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -51,14 +51,18 @@ class Walk:
         self._next_seq = max(last, claimed.base_seq) + 1
         self.dispatched: set[int] = set()  # steps of which a connector knows that they are open
         self._passed: list[StepStart] = []
+        self._new_parked: list[tuple[Frame, str, Parked]] = []
+        # No parked node is due before this; None where only news can end what waits. What was
+        # parked by an earlier claim may have news, which are read when the walk is rebuilt.
+        self._look_at: datetime | None = datetime.min.replace(tzinfo=UTC)
         body = graph.body(None)
         self.top = Frame(body, entry_nodes(body, claimed.trigger_type), self._new_scope())
 
     # -- what comes next
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self) -> Iterable[Frame]:
         """Every level, from the top."""
-        return self.top.below()
+        return self.top.below() if self.top.loops else (self.top,)
 
     def ready(self, now: datetime) -> tuple[Frame, Node] | None:
         """The node that is to start now; None where every ready one waits."""
@@ -86,13 +90,16 @@ class Walk:
 
     def due(self, now: datetime) -> tuple[Frame, Node, Parked] | None:
         """A parked node that has news, or whose time has come."""
+        if self._look_at is None or self._look_at > now:
+            return None
         found: tuple[datetime, Frame, Node, Parked] | None = None
         for frame in self.frames():
             for node_id, parked in frame.parked.items():
                 until = parked.started_at if parked.result is not None else parked.until()
-                if until is not None and until <= now and (found is None or until < found[0]):
+                if until is not None and (found is None or until < found[0]):
                     found = (until, frame, frame.graph.nodes[node_id], parked)
-        return None if found is None else found[1:]
+        self._look_at = None if found is None else found[0]
+        return None if found is None or found[0] > now else found[1:]
 
     def parked(self) -> Iterator[tuple[Frame, Node, Parked]]:
         """Every parked node."""
@@ -104,8 +111,7 @@ class Walk:
         """Whether something waits to be written that others may look for: all but short sleeps."""
         pending = self.pending
         return bool(pending.ends or pending.parks or pending.spawns) or any(
-            not parked.stored and parked.metadata.get("waitsFor") != "time"
-            for _, _, parked in self.parked()
+            parked.metadata.get("waitsFor") != "time" for parked in self._unstored()
         )
 
     def turning(self) -> Loop | None:
@@ -147,26 +153,6 @@ class Walk:
             )
             for place, (frame, node) in enumerate(waiting)
         ]
-
-    def scope(self, frame: Frame, node: Node) -> Mapping[str, Any]:
-        """What the expressions of ``node`` may name."""
-        if node.kind != "end":
-            return frame.scope
-        inbound = {
-            edge.source: frame.outputs[edge.source]
-            for edge in frame.graph.incoming[node.id]
-            if edge.source in frame.outputs
-        }
-        return {**frame.scope, "inbound": inbound}
-
-    def handles(self, frame: Frame, node: Node) -> frozenset[str]:
-        """The handles of the edges that leave ``node``."""
-        edges = frame.graph.outgoing[node.id]
-        return frozenset(edge.source_handle for edge in edges if edge.source_handle)
-
-    def idempotency_key(self, frame: Frame, node_id: str, own: str) -> str:
-        """The step's own id, or that of the step of which it is the replay."""
-        return frame.replays.get(node_id, own)
 
     # -- what goes into the next boundary
 
@@ -220,6 +206,7 @@ class Walk:
     def done(self, frame: Frame, node: Node, seq: int, text: str, branch: str | None) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
         metadata = None if branch is None else _json({"branch": branch})
+        self.dispatched.discard(seq)
         self.pending.ends.append(StepEnd(seq, COMPLETED, output=text, metadata=metadata))
         # Read back, as after a take-over: an output may be part of the scope that it is put into.
         frame.settle(node, orjson.loads(text), branch)
@@ -276,6 +263,10 @@ class Walk:
     def park(self, frame: Frame, node: Node, parked: Parked, spawn: Spawn | None = None) -> None:
         """A node waits; the next boundary says so, unless it has ended by then."""
         frame.parked[node.id] = parked
+        self._new_parked.append((frame, node.id, parked))
+        until = parked.until()
+        if until is not None and (self._look_at is None or until < self._look_at):
+            self._look_at = until
         if spawn is not None:
             self.pending.spawns.append(spawn)
 
@@ -337,6 +328,7 @@ class Walk:
     ) -> None:
         """A step ends otherwise than well; its connector is told, unless that said so itself."""
         tell = seq in self.dispatched
+        self.dispatched.discard(seq)
         self.pending.ends.append(StepEnd(seq, status, output, error, metadata, tell=tell))
 
     def take_pending(self) -> Pending:
@@ -345,15 +337,19 @@ class Walk:
         if pending.parks:  # a loop that ends at once is never parked: one statement, one write
             ended = {end.seq for end in pending.ends}
             pending.parks = [park for park in pending.parks if park.seq not in ended]
-        for _, _, parked in self.parked():
-            if not parked.stored:
-                text = _json(parked.output) if parked.output else None
-                metadata = _json(parked.metadata) if parked.metadata else None
-                pending.parks.append(
-                    StepPark(parked.seq, parked.until(), text, parked.status, metadata)
-                )
-                parked.stored = True
+        for parked in self._unstored():
+            text = _json(parked.output) if parked.output else None
+            metadata = _json(parked.metadata) if parked.metadata else None
+            pending.parks.append(
+                StepPark(parked.seq, parked.until(), text, parked.status, metadata)
+            )
+            parked.stored = True
+        self._new_parked.clear()
         return pending
+
+    def _unstored(self) -> list[Parked]:
+        """What waits, and the database does not know it yet."""
+        return [new for frame, node, new in self._new_parked if frame.parked.get(node) is new]
 
     def output(self) -> dict[str, Any]:
         """What the run answers."""

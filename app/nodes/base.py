@@ -87,11 +87,13 @@ class NodeKind:
 
     ``bound`` names the config fields whose bindings are rendered before the node starts and
     recorded as the step's input. ``interruptible`` says whether it ends at once on the stop signal.
+    ``subtypes`` are those that its nodes may have; () where any text is one.
     """
 
     kind: ClassVar[str]
     bound: ClassVar[tuple[str, ...]] = ()
     interruptible: ClassVar[bool] = False
+    subtypes: ClassVar[tuple[str, ...]] = ()
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """What keeps ``config``, or the handles of the leaving edges, from being saved.

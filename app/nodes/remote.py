@@ -10,7 +10,7 @@ them). Their values are sent as ``input`` and ``bindings``. See docs/connectors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import orjson
 
@@ -37,13 +37,9 @@ _RECORDS = "records"  # what the value of recordsBinding is called among the bin
 
 
 class Remote(NodeKind):
-    """Dispatches the node to the connector of its kind; a request ends at once on the stop signal.
-
-    ``subtypes`` are those that there are; () where any text is one.
-    """
+    """Dispatches the node to its connector; a request ends at once on the stop signal."""
 
     interruptible = True
-    subtypes: ClassVar[tuple[str, ...]] = ()
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """The bindings must parse; everything else is checked by the connector."""

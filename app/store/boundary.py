@@ -192,6 +192,8 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
             asked, (run_id, token, move.action, move.output, move.error, move.wait, move.wake_at)
         )
         spawning = {spawn.seq for spawn in boundary.spawns}
+        # A step that ends neither waits nor starts a run: of two changes to its row only one would
+        # be made, and nobody would wait for that run.
         ending = {end.seq for end in boundary.ends}
         for end in boundary.ends:
             _append(
@@ -199,7 +201,7 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
                 (place, end.seq, end.status, end.output, end.error, end.metadata, end.tell),
             )
         for park in boundary.parks:
-            if park.seq in ending:  # of two changes to one row only one would be made
+            if park.seq in ending:
                 continue
             _append(
                 parks,
@@ -216,6 +218,8 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
         for step in boundary.starts:
             _append(starts, (place, *(getattr(step, name) for name in _START_FIELDS)))
         for spawn in boundary.spawns:
+            if spawn.seq in ending:
+                continue
             _append(
                 spawns,
                 (

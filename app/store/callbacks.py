@@ -20,6 +20,17 @@ from app.store.leases import DUE_CHANNEL
 
 CallbackOutcome = Literal["recorded", "duplicate", "late"]
 
+# Where the connector of a parked step ``s`` has a heartbeat; see app/nodes/dispatch.py.
+HAS_HEARTBEAT = "s.wake_at IS NOT NULL AND s.output -> 'callback' ->> 'heartbeatMs' IS NOT NULL"
+
+
+def put_off(now: str) -> str:
+    """SQL for the time when silence from ``now`` on, an SQL expression, fails the step ``s``."""
+    return f"""least(CAST(s.output -> 'callback' ->> 'deadline' AS timestamptz),
+        {now} + CAST(s.output -> 'callback' ->> 'heartbeatMs' AS bigint)
+            * interval '1 millisecond')"""
+
+
 _TOKEN = text("""
 SELECT callback_sha256 FROM steps
 WHERE run_id = :run_id AND seq = :seq AND metronome_id = :metronome_id
@@ -110,14 +121,10 @@ def record(
 # The run's due_at stays: it may wake too early then, and goes back to sleep.
 _BEAT = text(f"""
 WITH beat AS (
-    UPDATE steps s SET updated_at = clock_timestamp(), wake_at = least(
-        clock_timestamp() + CAST(s.output -> 'callback' ->> 'heartbeatMs' AS bigint)
-            * interval '1 millisecond',
-        CAST(s.output -> 'callback' ->> 'deadline' AS timestamptz))
+    UPDATE steps s SET updated_at = clock_timestamp(), wake_at = {put_off("clock_timestamp()")}
     WHERE s.run_id = :run_id AND s.seq = :seq AND s.metronome_id = :metronome_id
       AND s.callback_sha256 = :sha256 AND s.status = '{RUNNING}' AND s.lease_token IS NULL
-      AND s.wake_at IS NOT NULL AND s.result IS NULL
-      AND s.output -> 'callback' ->> 'heartbeatMs' IS NOT NULL
+      AND s.result IS NULL AND {HAS_HEARTBEAT}
 )
 SELECT s.status, r.status FROM steps s JOIN runs r ON r.id = s.run_id
 WHERE s.run_id = :run_id AND s.seq = :seq AND s.metronome_id = :metronome_id

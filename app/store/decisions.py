@@ -37,8 +37,9 @@ waiting AS (
             WHEN s.result IS NOT NULL THEN 'already_decided'
             WHEN s.wake_at <= m.now THEN 'expired'
             ELSE 'decided' END AS outcome
-        FROM steps s JOIN asked a ON a.id = s.run_id, moment m
-        WHERE a.status NOT IN ({terminal}) AND s.status = '{waiting}'
+        FROM steps s, moment m
+        WHERE s.run_id = ANY (ARRAY(SELECT id FROM asked WHERE status NOT IN ({terminal})))
+          AND s.status = '{waiting}'
           AND (CAST(:seq AS int) IS NULL OR s.seq = :seq)
           AND (CAST(:node_id AS text) IS NULL OR s.node_id = :node_id)
     ) s ORDER BY outcome <> 'decided', seq LIMIT 1
@@ -49,7 +50,7 @@ decided AS (
         'userId', CAST(:actor_user_id AS text), 'keyId', CAST(:actor_key_id AS text),
         'decidedAt', to_char(m.now AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
     FROM waiting w, moment m
-    WHERE w.outcome = 'decided' AND s.run_id = w.run_id AND s.seq = w.seq
+    WHERE w.outcome = 'decided' AND s.run_id = ANY (ARRAY[w.run_id]) AND s.seq = w.seq
     RETURNING s.run_id, s.seq, s.node_id
 ),
 moved AS (
@@ -60,8 +61,8 @@ moved AS (
         due_at = CASE
             WHEN r.lease_token IS NULL AND r.status IN ({sources}, '{running}') THEN m.now
             ELSE r.due_at END
-    FROM decided d, moment m
-    WHERE r.id = d.run_id
+    FROM moment m
+    WHERE r.id = ANY (ARRAY(SELECT run_id FROM decided))
     RETURNING r.*
 ),
 audited AS (
@@ -99,7 +100,7 @@ def _statement(action: Action) -> str:
     )
 
 
-_MESSAGES = {
+MESSAGES = {
     approved: Message(_LOCK, _statement(action), seq="int")
     for approved, action in ((True, APPROVE), (False, REJECT))
 }
@@ -122,7 +123,7 @@ def decide(
         "decision": "approved" if decision.approved else "rejected",
         "comment": decision.comment,
     }
-    row = _MESSAGES[decision.approved].row(connection, values | events.parameters(actor))
+    row = MESSAGES[decision.approved].row(connection, values | events.parameters(actor))
     if row is None:
         return None
     outcome, seq, node_id, _ = row[len(rows.RUN_FIELDS) :]

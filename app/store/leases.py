@@ -59,8 +59,8 @@ class Claimed:
 
 
 # Oldest first, and never waiting for a row that somebody else is just taking. An attempt is counted
-# when it begins; going on after a sleep, a resume or a lost executor is the same attempt. Take-overs
-# are counted from the last holder under which a node ended well.
+# when it begins; going on after a sleep, a resume or a lost executor is the same attempt.
+# Take-overs are counted from the last holder under which a node ended well.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT id, started_at IS NOT NULL OR attempt_count > 0 AS begun,

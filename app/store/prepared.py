@@ -28,6 +28,7 @@ _PLANNER = "; ".join(
     for setting in (
         "plan_cache_mode = force_generic_plan",
         "enable_seqscan = off",
+        "enable_bitmapscan = off",
         "enable_hashjoin = off",
         "enable_mergejoin = off",
     )
@@ -70,7 +71,5 @@ class Message:
             prepared.add(_NEVER)
         return self._send(connection, self._plain, values)
 
-    def _send(
-        self, connection: Connection, sql: str, values: Mapping[str, Any]
-    ) -> Row[Any] | None:
+    def _send(self, connection: Connection, sql: str, values: Mapping[str, Any]) -> Row[Any] | None:
         return connection.exec_driver_sql(sql, dict(values)).one_or_none()

@@ -23,9 +23,9 @@ WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
 asked AS (
     SELECT r.id, r.status = '{PAUSED}' AND NOT :afresh AS keeps
     FROM runs r
-    WHERE {trees.TARGET} AND r.parent_run_id IS NULL
+    WHERE {trees.TARGET} AND (r.parent_run_id IS NULL
       AND (r.status IN ({sql_list(RETRY.sources)})
-        OR r.status IN ({sql_list(RETRY_IN_DOUBT.sources)}) AND r.in_doubt)
+        OR r.status IN ({sql_list(RETRY_IN_DOUBT.sources)}) AND r.in_doubt)) IS TRUE
 ),
 moved AS (
     UPDATE runs r SET status = '{RETRY.target}', updated_at = m.now, queued_at = m.now,
@@ -41,7 +41,7 @@ moved AS (
         SELECT max(s.seq) AS seq, max(s.attempt) AS attempt FROM steps s
         WHERE :afresh AND s.run_id = a.id
     ) b
-    WHERE r.id = a.id
+    WHERE r.id = ANY (ARRAY[a.id])
     {trees.RETURNING}
 ),
 stopped AS (
@@ -51,7 +51,7 @@ stopped AS (
         in_doubt = false, paused_by = NULL
     FROM moment m, asked a
     WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.id <> a.id AND NOT a.keeps
-      AND r.status IN ({sql_list(CANCEL.sources)})
+      AND (r.status IN ({sql_list(CANCEL.sources)})) IS TRUE
     {trees.RETURNING}
 ),
 given_up AS (
@@ -73,7 +73,7 @@ told AS ({trees.stop_told("stopped")}
 {trees.ANSWER}
 FROM found
 """
-_MESSAGE = Message(*trees.LOCK, _RETRY, afresh="bool")
+MESSAGE = Message(*trees.LOCK, _RETRY, afresh="bool")
 
 
 def retry(
@@ -90,5 +90,5 @@ def retry(
         "organization_id": actor.organization_id,
         "afresh": afresh,
     }
-    row = _MESSAGE.row(connection, values | events.parameters(actor))
+    row = MESSAGE.row(connection, values | events.parameters(actor))
     return None if row is None else transitioned(row)

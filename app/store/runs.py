@@ -302,8 +302,9 @@ busy AS (
     WHERE r.id = ANY (ARRAY(SELECT id FROM tree))
       AND (r.completed_at IS NULL OR r.lease_token IS NOT NULL)
     UNION ALL
-    SELECT FROM runs r JOIN runs p ON p.id = r.parent_run_id
-    WHERE {trees.TARGET} AND p.completed_at IS NULL
+    SELECT FROM runs p
+    WHERE p.id = ANY (ARRAY(SELECT r.parent_run_id FROM runs r WHERE {trees.TARGET}))
+      AND p.completed_at IS NULL
 ),
 gone AS (
     DELETE FROM runs WHERE id = ANY (ARRAY(SELECT id FROM tree)) AND NOT EXISTS (SELECT FROM busy)
@@ -316,7 +317,7 @@ audited AS ({trees.audited("gone", "run.deleted", "json_build_object('status', s
 )
 SELECT id FROM gone WHERE id = :run_id
 """
-_DELETE_MESSAGE = Message(*trees.LOCK, _DELETE)
+DELETE_MESSAGE = Message(*trees.LOCK, _DELETE)
 
 
 def delete(connection: Connection, actor: Actor, metronome_id: str, run_id: str) -> bool:
@@ -330,4 +331,4 @@ def delete(connection: Connection, actor: Actor, metronome_id: str, run_id: str)
         "metronome_id": metronome_id,
         "organization_id": actor.organization_id,
     }
-    return _DELETE_MESSAGE.row(connection, values | events.parameters(actor)) is not None
+    return DELETE_MESSAGE.row(connection, values | events.parameters(actor)) is not None

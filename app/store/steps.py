@@ -116,15 +116,18 @@ def _with_loops(cursor: Any, values: dict[str, Any]) -> list[Trail]:
     return sorted((Trail(*row[:-1]) for row in found), key=lambda step: step.seq)
 
 
-_RESULT = "SELECT result FROM steps WHERE run_id = %s AND seq = %s"
+_NEWS = "SELECT result, wake_at FROM steps WHERE run_id = %s AND seq = %s"
 
 
-def result(connection: RawConnection, run_id: str, seq: int) -> str | None:
-    """What came from outside for a step that waits, as JSON text; None where nothing has."""
+def news(
+    connection: RawConnection, run_id: str, seq: int
+) -> tuple[str | None, datetime | None] | None:
+    """What came from outside for a step that waits, as JSON text, and when it goes on at the
+    latest; None where the step is gone."""
     with connection.cursor() as cursor:
-        cursor.execute(_RESULT, (run_id, seq))
+        cursor.execute(_NEWS, (run_id, seq))
         row = cursor.fetchone()
-    return None if row is None else row[0]
+    return None if row is None else (row[0], row[1])
 
 
 _OUTPUTS = f"""

@@ -27,6 +27,7 @@ SELECT s.seq, s.node_id, s.parent_seq, s.iteration FROM steps s
 WHERE s.run_id = :run_id AND s.seq <= :last AND s.node_type = '{_LOOP}'
 """)
 
+
 def page(
     connection: Connection,
     organization_id: str,

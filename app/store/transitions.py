@@ -22,7 +22,7 @@ from app.domain.lifecycle import (
     sql_list,
 )
 from app.domain.models import Actor, Transitioned
-from app.store import events, outbox, rows, trees
+from app.store import callbacks, events, outbox, rows, trees
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
 from app.store.prepared import Message
 
@@ -35,7 +35,8 @@ _CANCELLED = f"""
         error = CASE WHEN r.in_doubt THEN NULL ELSE r.error END,
         in_doubt = false, paused_by = NULL
     FROM moment m
-    WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.status IN ({sql_list(CANCEL.sources)})
+    WHERE r.id = ANY (ARRAY(SELECT id FROM tree))
+      AND (r.status IN ({sql_list(CANCEL.sources)})) IS TRUE
     {trees.RETURNING}"""
 
 _CANCEL = f"""
@@ -65,7 +66,8 @@ moved AS (
     UPDATE runs r SET status = '{PAUSE.target}', updated_at = m.now, paused_by = :run_id,
         due_at = CASE WHEN r.lease_token IS NOT NULL THEN r.due_at END
     FROM moment m
-    WHERE r.id = ANY (ARRAY(SELECT id FROM tree)) AND r.status IN ({sql_list(PAUSE.sources)})
+    WHERE r.id = ANY (ARRAY(SELECT id FROM tree))
+      AND (r.status IN ({sql_list(PAUSE.sources)})) IS TRUE
     {trees.RETURNING}
 ),
 remote AS ({trees.remote("moved")}
@@ -82,7 +84,7 @@ FROM found
 
 # Resumed is what this run's pause had paused; with a confirmation, what is in doubt as well. But
 # what somebody paused further down stays so, with all below it, and nothing is resumed below a run
-# that somebody paused.
+# that somebody paused. A remote side that was silent meanwhile has a whole heartbeat again.
 _RESUME = f"""
 WITH RECURSIVE {trees.MOMENT},
 tree (id, stays) AS (
@@ -90,14 +92,14 @@ tree (id, stays) AS (
     UNION ALL
     SELECT c.id, t.stays OR c.status = '{PAUSED}' AND NOT c.in_doubt
         AND c.paused_by IS DISTINCT FROM :run_id
-    FROM tree t JOIN runs c ON c.parent_run_id = t.id
+    FROM tree t, LATERAL (SELECT * FROM runs c WHERE c.parent_run_id = t.id OFFSET 0) c
 ),
 above (id, parent_run_id, metronome_id, holds) AS (
     SELECT r.id, r.parent_run_id, r.metronome_id, false FROM runs r WHERE {trees.TARGET}
     UNION ALL
     SELECT p.id, p.parent_run_id, p.metronome_id, p.status = '{PAUSED}' AND (NOT p.in_doubt
         OR p.id = (SELECT r.paused_by FROM runs r WHERE {trees.TARGET}))
-    FROM above a JOIN runs p ON p.id = a.parent_run_id
+    FROM above a, LATERAL (SELECT * FROM runs p WHERE p.id = a.parent_run_id OFFSET 0) p
 ),
 holder AS (
     SELECT id, metronome_id FROM above WHERE holds ORDER BY id LIMIT 1
@@ -114,19 +116,25 @@ moved AS (
         in_doubt = false, paused_by = NULL, takeovers = 0
     FROM moment m
     WHERE r.id = ANY (ARRAY(SELECT id FROM tree WHERE NOT stays))
-      AND r.status IN ({sql_list(RESUME.sources)})
+      AND (r.status IN ({sql_list(RESUME.sources)})) IS TRUE
       AND (:confirm OR NOT r.in_doubt)
       AND (r.id = :run_id OR r.paused_by = :run_id OR r.in_doubt)
       AND NOT EXISTS (SELECT FROM holder)
       AND EXISTS (
-        SELECT FROM runs t WHERE t.id = :run_id AND t.status IN ({sql_list(RESUME.sources)})
-          AND (:confirm OR NOT t.in_doubt)
+        SELECT FROM runs t WHERE t.id = :run_id
+          AND (t.status IN ({sql_list(RESUME.sources)}) AND (:confirm OR NOT t.in_doubt)) IS TRUE
       )
     {trees.RETURNING}
 ),
 remote AS ({trees.remote("moved")}
 ),
 noted AS ({outbox.insert("remote", "node.resumed", where="lease_token IS NULL")}
+),
+heard AS (
+    UPDATE steps s SET wake_at = {callbacks.put_off("m.now")}
+    FROM remote o, moment m
+    WHERE s.run_id = ANY (ARRAY[o.run_id]) AND s.seq = o.seq AND o.lease_token IS NULL
+      AND ({callbacks.HAS_HEARTBEAT}) IS TRUE
 ),
 audited AS ({trees.audited("moved", str(RESUME.audit))}
 ),
@@ -147,7 +155,7 @@ told AS ({trees.due_told("moved", "lease_token IS NULL")}
 FROM found
 """
 
-_MESSAGES = {
+MESSAGES = {
     CANCEL.name: Message(*trees.LOCK, _CANCEL),
     PAUSE.name: Message(*trees.LOCK, _PAUSE),
     RESUME.name: Message(*trees.LOCK, _RESUME, confirm="bool"),
@@ -177,7 +185,7 @@ def request(
     }
     if action is RESUME:
         values |= {"confirm": confirm, "lost": EXECUTOR_LOST, "stopped": EXECUTOR_STOPPED}
-    row = _MESSAGES[action.name].row(connection, values | events.parameters(actor))
+    row = MESSAGES[action.name].row(connection, values | events.parameters(actor))
     return None if row is None else transitioned(row)
 
 

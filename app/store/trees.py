@@ -10,9 +10,13 @@ and our time must be later than that step's.
 A nested run's id is greater than those of the runs above it, and everybody locks in the order of
 the ids, so that no two can wait for each other.
 
-The planner can't know how many runs there are below one. ``= ANY (ARRAY(...))`` can only be looked
-up by the key, and ``(... IN (SELECT ...)) IS TRUE`` only in a hash table: both are right for one
-run and for thousands.
+The planner can't know how many runs there are below one, and plans are kept while tables grow (see
+``prepared.py``). So what is looked up by an index is an id, and nothing else can be:
+
+- ``= ANY (ARRAY(...))`` can only be looked up, one value after the other;
+- ``OFFSET 0`` brings the value to the index before anything else is read;
+- a condition that ``IS TRUE`` is looked at in the rows that were found, by no other index; and with
+  an ``IN (SELECT ...)`` in it, in a hash table.
 """
 
 from __future__ import annotations
@@ -24,8 +28,16 @@ from app.store.leases import DUE_CHANNEL
 STOP_CHANNEL = "metronome_stop"  # payload: the run's id, a space, its new status
 
 # The run that is asked for, where it is the caller's.
-TARGET = """r.id = :run_id AND r.metronome_id = :metronome_id
-    AND r.organization_id = :organization_id"""
+TARGET = """r.id = :run_id
+    AND (r.metronome_id = :metronome_id AND r.organization_id = :organization_id) IS TRUE"""
+
+TREE = f"""tree (id) AS (
+    SELECT r.id FROM runs r WHERE {TARGET}
+    UNION ALL
+    SELECT c.id FROM tree t, LATERAL (
+        SELECT c.id FROM runs c WHERE c.parent_run_id = t.id OFFSET 0
+    ) c
+)"""
 
 LOCK = (
     f"""
@@ -34,29 +46,20 @@ SELECT r.id FROM runs r WHERE r.id = ANY (ARRAY(
 ))
 ORDER BY r.id FOR NO KEY UPDATE""",
     f"""
-WITH RECURSIVE below (id) AS (
-    SELECT c.id FROM runs r JOIN runs c ON c.parent_run_id = r.id WHERE {TARGET}
-    UNION ALL
-    SELECT c.id FROM below b JOIN runs c ON c.parent_run_id = b.id
-)
-SELECT r.id FROM runs r WHERE r.id = ANY (ARRAY(SELECT id FROM below))
+WITH RECURSIVE {TREE}
+SELECT r.id FROM runs r WHERE r.id = ANY (ARRAY(SELECT id FROM tree WHERE id <> :run_id))
 ORDER BY r.id FOR NO KEY UPDATE""",
 )
 
 # One moment for everything that a statement writes.
 MOMENT = "moment AS MATERIALIZED (SELECT clock_timestamp() AS now)"
 
-TREE = f"""tree (id) AS (
-    SELECT r.id FROM runs r WHERE {TARGET}
-    UNION ALL
-    SELECT c.id FROM tree t JOIN runs c ON c.parent_run_id = t.id
-)"""
-
 # The steps of the tree that have not ended, as they were before this statement wrote anything.
 OPEN_STEPS = f"""open_steps AS MATERIALIZED (
     SELECT s.run_id, s.seq, s.metronome_id, s.node_id, s.connector, s.lease_token
     FROM steps s
-    WHERE s.run_id = ANY (ARRAY(SELECT id FROM tree)) AND s.status IN ({sql_list(OPEN_STEP)})
+    WHERE s.run_id = ANY (ARRAY(SELECT id FROM tree))
+      AND (s.status IN ({sql_list(OPEN_STEP)})) IS TRUE
 )"""
 
 # Whoever is above a run that has ended has something to look at. A run that backs off, or is queued
@@ -67,7 +70,7 @@ SIGNALLED = f"""signalled AS (
             WHEN p.lease_token IS NULL AND p.status IN ('{RUNNING}', '{WAITING_APPROVAL}')
             THEN (SELECT now FROM moment) ELSE p.due_at END
     WHERE p.id = ANY (ARRAY(SELECT parent_run_id FROM moved WHERE id = :run_id))
-      AND p.status NOT IN ({sql_list(TERMINAL)})
+      AND (p.status NOT IN ({sql_list(TERMINAL)})) IS TRUE
     RETURNING p.id
 )"""
 
@@ -96,7 +99,7 @@ def closed(moved: str, status: str) -> str:
     return f"""
     UPDATE steps s SET status = '{status}', wake_at = NULL, completed_at = m.now, updated_at = m.now
     FROM open_steps o, moment m
-    WHERE s.run_id = o.run_id AND s.seq = o.seq AND o.lease_token IS NULL
+    WHERE s.run_id = ANY (ARRAY[o.run_id]) AND s.seq = o.seq AND o.lease_token IS NULL
       AND (o.run_id IN (SELECT id FROM {moved})) IS TRUE"""
 
 
@@ -122,8 +125,7 @@ def due_told(changed: str, condition: str = "true") -> str:
     SELECT pg_notify('{DUE_CHANNEL}', '') WHERE EXISTS (SELECT FROM {changed} WHERE {condition})"""
 
 
-# What the other parts need of the runs that a statement has changed: only that, since planning takes
-# its time for each column.
+# What the other parts need of the runs that a statement has changed, and no other column.
 RETURNING = f"RETURNING {rows.columns((*rows.RUN_FIELDS, 'lease_token'), 'r')}"
 
 # The run that was asked for as it is now, whether it was moved, and what is in flight in its tree

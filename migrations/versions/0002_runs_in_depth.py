@@ -111,10 +111,11 @@ def _claimable(condition: str) -> None:
     op.drop_constraint("runs_claimable_is_due", "runs", type_="check")
     op.drop_index("runs_due", table_name="runs")
     op.drop_index("runs_draining", table_name="runs")
-    due = "'infinity'" if condition == _NEW else "NULL"
-    op.execute(
-        f"UPDATE runs SET due_at = {due} WHERE status = 'waiting_approval' AND lease_token IS NULL"
-    )
+    if condition == _NEW:
+        due = "UPDATE runs SET due_at = 'infinity'"
+    else:
+        due = "UPDATE runs SET due_at = NULL"
+    op.execute(due + " WHERE status = 'waiting_approval' AND lease_token IS NULL")
     op.create_check_constraint("runs_claimable_is_due", "runs", _CLAIMABLE.format(condition))
     op.create_index("runs_due", "runs", ["due_at"], postgresql_where=sa.text(condition))
     op.create_index(

@@ -55,7 +55,7 @@ def test_every_operation_is_described(document: dict[str, Any]) -> None:
         public = path in ("/healthz", "/readyz")
         called_back = "{stepId}" in path
         security = operation.get("security", document["security"])
-        known_by = {"callbackToken" if called_back else "apiKey": []}
+        known_by: dict[str, list[str]] = {"callbackToken" if called_back else "apiKey": []}
         assert security == ([] if public else [known_by])
         if not public:
             assert {"401", "500", "503"} <= codes

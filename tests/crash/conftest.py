@@ -66,6 +66,10 @@ class Crew:
         """A function node that leaves marks, and is in flight until ``open_gate``."""
         return self.function("gated", gate=str(self._gate))
 
+    def unsafe(self) -> tuple[str, dict[str, Any]]:
+        """The same, of a function that is unsafe to replay."""
+        return self.function("unsafe", gate=str(self._gate))
+
     def open_gate(self) -> None:
         """Let the gated nodes end, those in flight and those to come."""
         self._gate.touch()

@@ -244,7 +244,7 @@ def test_all_issues_are_told_up_to_a_hundred() -> None:
 
 
 @given(_JSON | _NEARLY)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_json_makes_the_check_raise_and_what_passes_can_be_parsed(definition: Any) -> None:
     found = check_shape(definition, REGISTRY)
     if not found:

@@ -15,11 +15,12 @@ from app.db import Database, RawConnection
 from app.domain.lifecycle import CANCEL, COMPLETED, FAILED, RUNNING
 from app.engine.link import Disconnected, Link
 from app.engine.writer import GaveUp, Writer
+from app.ids import new_id
 from app.store import boundary
-from app.store.boundary import Boundary, StepEnd
+from app.store.boundary import Boundary, Move, Spawn, StepEnd, StepPark
 from app.store.leases import Claimed
 from tests.processes import PATIENCE, wait_for
-from tests.store.world import METRONOME, World, step
+from tests.store.world import METRONOME, World, bound, step
 
 
 @pytest.fixture
@@ -220,6 +221,34 @@ def test_an_answer_that_gets_lost_after_the_commit_is_found_again(
     assert lost == [goes_on.id, ends.id, cancelled.id]
     held = [goes_on, ends, cancelled]
     assert list(_ends(world, held).values()) == [[COMPLETED, RUNNING], [COMPLETED], [COMPLETED]]
+
+
+def test_a_nested_run_begins_once_when_the_answer_to_its_start_gets_lost(
+    world: World, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = boundary.write
+    lost: list[str] = []
+
+    def lose_the_answer(
+        connection: RawConnection, batch: Sequence[Boundary]
+    ) -> list[boundary.Verdict]:
+        verdicts = real(connection, batch)
+        if batch[0].run_id not in lost:
+            lost.append(batch[0].run_id)
+            connection.close()
+            raise psycopg2.OperationalError("the answer got lost")
+        return verdicts
+
+    parents = [world.in_flight() for _ in range(2)]
+    monkeypatch.setattr(boundary, "write", lose_the_answer)
+    for held, move in zip(parents, (None, Move("sleep")), strict=True):
+        spawn = Spawn(1, new_id("run", after=held.id), METRONOME, "ver_a", "{}")
+        one = bound(held, parks=[StepPark(1, None)], spawns=[spawn], move=move)
+        assert writer.write(one).answer == ("go" if move is None else "lease_lost")
+        children = world.query("SELECT id FROM runs WHERE parent_run_id = %s", held.id)
+        assert children == [{"id": spawn.run_id}]
+        assert world.audits(spawn.run_id) == ["run.created"]
+        assert world.steps(held.id)[0]["lease_token"] is None
 
 
 def test_a_writer_that_is_told_to_end_waits_for_no_database(world: World) -> None:

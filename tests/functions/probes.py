@@ -47,6 +47,19 @@ def gated(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     return {}
 
 
+def unsafe(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Like ``gated``, or like ``deaf`` where there is no gate; a replay of it is not safe."""
+    return gated(payload, context) if "gate" in payload else deaf(payload, context)
+
+
+def fatal(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Mark ``path``, and end the whole process in every attempt up to the one numbered ``until``."""
+    _mark(payload["path"], context)
+    if context.attempt <= payload["until"]:
+        os._exit(70)
+    return {}
+
+
 def fail_until(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     """Fail in every attempt before the one numbered ``attempt``."""
     if context.attempt < payload["attempt"]:
@@ -63,5 +76,5 @@ def _mark(path: str, context: Any) -> None:
         os.close(file)
 
 
-for _function in (touch_file, slow, deaf, gated, fail_until):
+for _function in (touch_file, slow, deaf, gated, fatal, fail_until):
     _function.metronome_replay_safe = True  # type: ignore[attr-defined]

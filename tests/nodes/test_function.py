@@ -12,6 +12,8 @@ from app.domain.outcomes import Done, Failed, Interrupted
 from app.domain.stop import StopSignal
 from app.nodes import REGISTRY
 from app.nodes import function as module
+from app.nodes.base import NodeLimits
+from tests.connectors import connector
 
 Run = Callable[..., Any]
 
@@ -157,7 +159,7 @@ def test_a_function_can_see_the_stop_signal(run: Run) -> None:
 
 def test_only_a_function_that_says_so_is_replay_safe() -> None:
     for name, safe in (("safe", True), ("echo", False), ("gone", False), ("broken", False)):
-        assert REGISTRY["function"].replay_safe({"functionName": name}) is safe
+        assert REGISTRY["function"].replay_safe({"functionName": name}, NodeLimits()) is safe
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,16 @@ def test_only_a_function_that_says_so_is_replay_safe() -> None:
 )
 def test_a_bad_config_is_named(faults: Run, config: dict[str, Any], field: str | None) -> None:
     assert faults("function", config) == ([field] if field else [])
+
+
+def test_an_installed_function_goes_before_a_connector(run: Run) -> None:
+    connectors = {"function": connector("http://127.0.0.1:1", "function", replay_safe=True)}
+    config = {"functionName": "echo", "payload": {"n": 1}}
+    assert run("function", config, connectors=connectors) == Done({"n": 1})
+    function, limits = REGISTRY["function"], NodeLimits(connectors=connectors)
+    assert function.connector(config, limits) is None
+    assert function.replay_safe(config, limits) is False
+    assert function.connector({"functionName": "broken"}, limits) is None  # to be repaired
 
 
 @pytest.mark.parametrize("config", [{}, {"functionName": None}, {"functionName": ""}])

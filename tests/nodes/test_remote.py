@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.domain.outcomes import AwaitCallback, Done, Failed, Interrupted, Outcome
+from app.domain.shape import check_shape
 from app.domain.stop import StopSignal
 from app.nodes import REGISTRY
 from app.nodes.base import NodeLimits
@@ -19,7 +20,7 @@ from tests.nodes.conftest import context_of, header
 from tests.processes import free_port
 
 Run = Callable[..., Any]
-SCOPE = {
+SCOPE: dict[str, Any] = {
     "trigger": {"input": {"files": ["a.csv"], "q": 'the "best" one'}},
     "steps": {"rows": {"output": {"records": [{"n": 1}]}}},
 }
@@ -146,8 +147,10 @@ def test_an_answer_that_can_not_be_kept_fails_for_good(
 
 @pytest.mark.parametrize(
     ("status", "retryable"),
-    [(400, False), (401, False), (404, False), (408, True), (425, True), (429, True)]
-    + [(500, True), (503, True), (302, False), (203, False)],
+    [
+        *((status, False) for status in (203, 302, 400, 401, 404, 422)),
+        *((status, True) for status in (408, 425, 429, 500, 503)),
+    ],
 )
 def test_a_refusal_says_so_and_whether_to_try_again(
     receiver: Receiver, status: int, retryable: bool
@@ -371,3 +374,13 @@ def test_nothing_shows_a_secret() -> None:
     assert SECRET not in repr(connector("http://x")) + repr(
         NodeLimits(connectors={"action": connector("http://x")})
     )
+
+
+def test_an_action_of_an_unknown_subtype_is_refused() -> None:
+    node = {"id": "a", "kind": "action", "subtype": "start_war"}
+    (issue,) = check_shape({"nodes": [node]}, REGISTRY)
+    assert (issue.code, issue.field) == ("unknown_subtype", "definition.nodes.0.subtype")
+    assert "start_thread" in issue.message
+    for subtype in (None, "", "start_thread"):
+        assert check_shape({"nodes": [{**node, "subtype": subtype}]}, REGISTRY) == []
+    assert check_shape({"nodes": [{**node, "kind": "imagine"}]}, REGISTRY) == []

@@ -29,22 +29,20 @@ ERROR = IN_DOUBT.format(node="ship")
 LOST = [StepEnd(1, FAILED, error=EXECUTOR_LOST)]
 
 
-def shipping(world: World, status: str = RUNNING, *, unsafe: bool = True, **columns: str) -> Claimed:
+def shipping(
+    world: World, status: str = RUNNING, *, unsafe: bool = True, **columns: str
+) -> Claimed:
     """A run in ``status`` whose node "ship" is in flight: running it again may do harm."""
     run_id = world.put(status, held=True, **columns)
     held = as_held(world.run(run_id))
     safe = "true" if unsafe else "false"
-    world.put_step(
-        run_id, 1, RUNNING, node_id="'ship'", unsafe=safe, lease_token=f"'{held.token}'"
-    )
+    world.put_step(run_id, 1, RUNNING, node_id="'ship'", unsafe=safe, lease_token=f"'{held.token}'")
     return held
 
 
 def left_behind(world: World, held: Claimed) -> str | None:
     """The executor ends, and its node would not."""
-    return leases.let_go(
-        world.raw(), held.id, held.token, error=EXECUTOR_STOPPED, unfinished=True
-    )
+    return leases.let_go(world.raw(), held.id, held.token, error=EXECUTOR_STOPPED, unfinished=True)
 
 
 def is_in_doubt(world: World, run_id: str) -> bool:

@@ -89,8 +89,8 @@ def migrated(fresh_database_url: str) -> Iterator[Migrated]:
 _EARLY = """
 INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id, trigger_type, input,
     status, due_at, started_at, completed_at, lease_token, locked_by, locked_at)
-VALUES (:id, 'org_a', 'met_a', 'user_a', 'ver_a', 'manual', '{}', :status, CAST(:due AS timestamptz),
-    now(), CASE WHEN :ended THEN now() END, CASE WHEN :held THEN 't' END,
+VALUES (:id, 'org_a', 'met_a', 'user_a', 'ver_a', 'manual', '{}', :status,
+    CAST(:due AS timestamptz), now(), CASE WHEN :ended THEN now() END, CASE WHEN :held THEN 't' END,
     CASE WHEN :held THEN 'e' END, CASE WHEN :held THEN now() END)
 """
 
@@ -106,7 +106,8 @@ def _fill(connection: Connection) -> None:
             connection.execute(
                 text(
                     "INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, status,"
-                    " attempt, started_at) VALUES (:id, 1, 'met_a', 'a', 'http', 'running', 1, now())"
+                    " attempt, started_at)"
+                    " VALUES (:id, 1, 'met_a', 'a', 'http', 'running', 1, now())"
                 ),
                 values,
             )
@@ -147,8 +148,11 @@ def test_runs_in_depth_outlive_the_way_down_as_plain_ones(migrated: Migrated) ->
     with migrated.engine.begin() as connection:
         for name, status, more in (
             ("root", "running", "due_at = 'infinity', signalled = true, takeovers = 3"),
-            ("nested", "running", "parent_run_id = 'run_root', parent_seq = 1, depth = 1,"
-             " root_run_id = 'run_root'"),
+            (
+                "nested",
+                "running",
+                "parent_run_id = 'run_root', parent_seq = 1, depth = 1, root_run_id = 'run_root'",
+            ),
             ("waits", WAITING_APPROVAL, "due_at = '2999-01-01Z'"),
             ("doubt", "paused", "in_doubt = true, paused_by = 'run_doubt', due_at = NULL"),
         ):

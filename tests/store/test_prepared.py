@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from sqlalchemy.exc import DataError
 
 from app.domain.lifecycle import CANCEL, CANCELLED, QUEUED, WAITING_APPROVAL
 from app.domain.models import Decision
-from app.store import decisions, transitions
+from app.store import decisions, retries, runs, transitions
 from app.store.prepared import Message
 from tests.store.world import ACTOR, METRONOME, World
 
@@ -76,24 +77,56 @@ def test_a_message_that_fails_at_first_is_prepared_all_the_same(world: World) ->
         assert len(prepared(connection)) == 2
 
 
+MESSAGES = {
+    **transitions.MESSAGES,
+    "retry": retries.MESSAGE,
+    "approve": decisions.MESSAGES[True],
+    "delete": runs.DELETE_MESSAGE,
+}
+# What may be read by which index, and what each look-up has to bring along.
+LOOKED_UP = {
+    "runs_pkey": "(id = ",
+    "runs_by_parent": "(parent_run_id = ",
+    "steps_pkey": "(run_id = ",
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
 def test_a_plan_that_was_made_for_empty_tables_reads_no_table_from_end_to_end(
-    world: World,
+    world: World, name: str
 ) -> None:
+    values = dict.fromkeys(
+        ("organization_id", "metronome_id", "run_id", "event_id", "actor_user_id", "actor_key_id"),
+        "x",
+    )
+    decision = {"decision": "approved", "comment": None, "seq": None, "node_id": None}
+    values |= {"confirm": True, "lost": "l", "stopped": "s", "afresh": True, **decision}  # type: ignore[dict-item]
     with world.db.connect() as connection:
-        cancel(connection, world.put(QUEUED))
-        *_, name = prepared(connection)
-        world.execute(
-            "INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id,"
-            " trigger_type, input, status, due_at)"
-            " SELECT 'run_' || n, 'org_a', 'met_a', 'u', 'v', 'm', '{}', 'queued', now()"
-            " FROM generate_series(1, 2000) n"
+        MESSAGES[name].row(connection, values)
+        found = connection.exec_driver_sql(
+            "SELECT name, parameter_types FROM pg_prepared_statements ORDER BY name"
         )
-        connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
-        values = ", ".join(["'run_7'", "'met_a'", "'org_a'", "'evt_7'", "'u'", "'k'"])
-        plan = connection.exec_driver_sql(f"EXPLAIN EXECUTE {name}({values})").scalars().all()
+        plans: list[str] = []
+        for statement, types in found.all():
+            arguments = ", ".join("NULL" for _ in types.strip("{}").split(","))
+            plans += (
+                connection.exec_driver_sql(
+                    f"SET plan_cache_mode = force_generic_plan;"
+                    f" EXPLAIN EXECUTE {statement}({arguments})"
+                )
+                .scalars()
+                .all()
+            )
         connection.exec_driver_sql("RESET plan_cache_mode")
-    assert any("Index Scan using runs_pkey" in line for line in plan)
-    assert not [line for line in plan if "Seq Scan" in line]
+    scans = [
+        (line.split(" using ")[1].split(" on ")[0] if " using " in line else line, plans[at + 1])
+        for at, line in enumerate(plans)
+        if re.search(r"(Seq Scan|Index Scan|Index Only Scan|Bitmap|Tid).* on ", line)
+    ]
+    assert scans
+    for index, condition in scans:
+        assert index in LOOKED_UP, (index, condition)
+        assert f"Index Cond: {LOOKED_UP[index]}" in condition.replace("((", "("), (index, condition)
 
 
 def test_a_parameter_is_no_cast_and_no_time_of_day(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import psycopg2
 import pytest
@@ -160,13 +161,9 @@ def test_a_step_is_in_an_iteration_of_a_loop_or_in_none(world: World, change: st
 def test_a_nested_run_and_a_run_in_doubt_are_kept(world: World) -> None:
     root = world.put(RUNNING)
     nested = world.put(PAUSED, parent=root, in_doubt="true")
-    for change in ("parent_run_id", "parent_seq", "root_run_id"):
-        _refused(
-            lambda change=change: world.execute(
-                f"UPDATE runs SET {change} = NULL WHERE id = %s", nested
-            ),
-            "runs_nesting_is_whole",
-        )
+    for column in ("parent_run_id", "parent_seq", "root_run_id"):
+        change = f"UPDATE runs SET {column} = NULL WHERE id = %s"
+        _refused(partial(world.execute, change, nested), "runs_nesting_is_whole")
 
 
 def test_a_run_has_one_step_of_a_number_and_a_workflow_one_run_of_a_key(world: World) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.db import RawConnection
-from app.domain.lifecycle import CANCEL, CANCELLED, PAUSE, PAUSED, QUEUED, RUN_STATUSES, RUNNING
+from app.domain.lifecycle import (
+    CANCEL,
+    CANCELLED,
+    FAILED,
+    PAUSE,
+    PAUSED,
+    QUEUED,
+    RUN_STATUSES,
+    RUNNING,
+)
 from app.domain.lifecycle import Action as Stop
 from app.ids import new_id
 from app.store import boundary, leases
-from app.store.boundary import Boundary, Move, Spawn, StepPark
+from app.store.boundary import Boundary, Move, Spawn, StepEnd, StepPark
 from app.store.leases import DUE_CHANNEL, Claimed
 from tests.store.world import METRONOME, Ear, World, as_held, bound, step
 
@@ -148,6 +157,15 @@ def test_a_start_that_is_written_again_starts_nothing_more(world: World) -> None
 # -- what keeps it from starting
 
 
+def test_nothing_begins_for_a_step_that_ends_with_the_same_boundary(world: World) -> None:
+    """Its own timeoutMs may pass before anything is written: nobody would wait for that run."""
+    held = world.in_flight()
+    one = replace(spawning(held, move=None), ends=[StepEnd(1, FAILED, error="timed out")])
+    assert world.write(one).answer == "go"
+    assert children(world, held.id) == []
+    assert [row["status"] for row in world.steps(held.id)] == [FAILED]
+
+
 def nothing_began(world: World, held: Claimed) -> None:
     """No nested run, no word about one, and the step is still its holder's to end."""
     assert children(world, held.id) == []
@@ -277,13 +295,12 @@ def test_starts_and_stops_of_one_tree_at_once_leave_nothing_behind(
         for one in mine:
             boundary.write(connection, [spawning(one)])
 
-    spawners: list[Callable[[], None]] = [
-        lambda c=connection, m=held[index::4]: spawn(c, m)  # type: ignore[misc]
+    spawners = [
+        world.begin(spawn, connection, held[index::4])
         for index, connection in enumerate(connections)
     ]
-    begun = [world.begin(one) for one in spawners]
-    stopping = world.begin(world.done, stop, root)
-    for one in (*begun, stopping):
+    assert world.begin(world.done, stop, root).result(30).moved
+    for one in spawners:
         one.result(30)
 
     assert world.query(f"SELECT * FROM runs WHERE status <> '{stop.target}'") == []

@@ -75,7 +75,8 @@ def test_a_step_is_read_with_all_that_it_takes_to_go_on(world: World) -> None:
     (first, second), last = steps.trail(world.raw(), run_id, base=0, loops=False)
 
     assert last == 2
-    assert (first.seq, first.node_id, first.status, first.attempt) == (1, "n1", "waiting_approval", 3)
+    assert (first.seq, first.node_id, first.attempt) == (1, "n1", 3)
+    assert first.status == WAITING_APPROVAL
     assert (first.output, first.metadata) == ('{"a": 1}', '{"b": 2}')
     assert (first.error, first.result, first.unsafe) == ("why", '{"c": 3}', True)
     assert (first.started_at, first.wake_at) == (row["started_at"], row["wake_at"])
@@ -286,7 +287,7 @@ def test_the_outputs_of_ten_thousand_iterations_fit_into_their_room(world: World
 def test_the_result_of_a_step_is_read_once_it_is_there(world: World) -> None:
     run_id = world.put(RUNNING)
     world.put_step(run_id, 1, RUNNING)
-    assert steps.result(world.raw(), run_id, 1) is None
-    assert steps.result(world.raw(), run_id, 9) is None
+    assert steps.news(world.raw(), run_id, 1) == (None, None)
+    assert steps.news(world.raw(), run_id, 9) is None
     world.execute("UPDATE steps SET result = '{\"n\": 1}'")
-    assert steps.result(world.raw(), run_id, 1) == '{"n": 1}'
+    assert steps.news(world.raw(), run_id, 1) == ('{"n": 1}', None)

@@ -177,8 +177,10 @@ def test_a_batch_of_ends_and_plain_boundaries_does_each_its_own(world: World) ->
     ends = [world.in_flight(parent=parent) for parent in parents]
     plain = world.in_flight()
     world.done(CANCEL, ends[1].id)
-    world.execute("UPDATE runs SET signalled = false, due_at = 'infinity' WHERE depth = 0"
-                  " AND lease_token IS NULL")
+    world.execute(
+        "UPDATE runs SET signalled = false, due_at = 'infinity' WHERE depth = 0"
+        " AND lease_token IS NULL"
+    )
 
     batch = [ending(ends[1]), step(plain, end=1, start=2), ending(ends[0])]
     verdicts = boundary.write(world.raw(), batch)

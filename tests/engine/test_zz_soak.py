@@ -1,0 +1,122 @@
+"""Executors that die at any boundary: the run comes to the same end by the same way."""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Any
+
+import pytest
+
+from app.domain.models import Run
+from app.engine.executor import Executor
+from app.engine.writer import GaveUp
+from app.store.boundary import Boundary, Verdict
+from tests.engine.bodies import inside, loop, lose
+from tests.engine.conftest import Lab, node
+from tests.processes import wait_for
+
+I = "{{ loop.index }}"  # noqa: E741
+
+
+def workflow() -> list[dict[str, Any]]:
+    """Loops in loops and side by side, with branches, errors and sleeps inside of them."""
+    return [
+        node("trigger"),
+        loop("outer", loopType="for_each", inputBinding="['x', 'y', 'z', 'x']"),
+        *inside(
+            "outer",
+            node("condition", conditions=[{"id": "x", "expression": "loop.item == 'x'"}]),
+            node("transform", "only_x", output={"i": I, "before": "{{ loop.previous }}"}),
+            loop("inner", iterations="{{ loop.index }}", rule="loop.index == 1"),
+            node(
+                "transform", "fails_at_y", output="{{ nowhere if loop.item == 'y' else loop.item }}"
+            ),
+            node("note", "mended"),
+            loop("broken", iterations=2),
+            node("transform", "why", output={"error": "{{ steps.broken.error }}"}),
+            node("end", "told", output={"all": "{{ inbound }}", "i": I}),
+        ),
+        *inside(
+            "inner",
+            node("transform", "deep", output={"at": "{{ loop.outer.item }}{{ loop.index }}"}),
+            node("delay", "nap", seconds=0),
+            node("condition", "rarely", conditions=[{"id": "no", "expression": "false"}]),
+            node("note", "never"),
+        ),
+        *inside(
+            "broken",
+            node("transform", "breaks", output="{{ nowhere if loop.index == 1 else 1 }}"),
+            node("transform", "unbroken", output=I),
+        ),
+        loop("beside", loopType="until", rule="steps.count.output.n > 2", maxIterations=9),
+        *inside("beside", node("transform", "count", output={"n": I})),
+        node("end", output={"said": "{{ inbound }}"}),
+    ]
+
+
+EDGES = """trigger>outer trigger>beside outer>end beside>end
+    condition>only_x:x condition>inner only_x>told inner>fails_at_y fails_at_y>mended:error
+    fails_at_y>broken broken>why:error mended>told why>told broken>told
+    deep>nap nap>rarely rarely>never:no breaks>unbroken"""
+
+
+def queue(lab: Lab) -> Run:
+    """A run of that workflow."""
+    return lab.queue(*workflow(), edges=" ".join(EDGES.split()))
+
+
+def way(lab: Lab, run: Run) -> list[tuple[Any, ...]]:
+    """What has come of each node in each iteration; lost tries of it are left out."""
+    return sorted(
+        (step.node_id, tuple(one.iteration for one in step.loops), step.status)
+        for step in lab.trace(run)
+        if "executor lost" not in (step.error or "")
+    )
+
+
+class Mortal:
+    """An executor whose process seems to be gone at some of its boundaries."""
+
+    def __init__(self, executor: Executor, seed: int) -> None:
+        self.died = threading.Event()
+        self.deaths = 0
+        self._random = random.Random(seed)
+        self._write = executor._writer.write
+        executor._writer.write = self._or_die  # type: ignore[method-assign]
+
+    def _or_die(self, boundary: Boundary) -> Verdict:
+        fate = self._random.random()
+        if fate < 0.1:  # nothing of it was written
+            self._die()
+        verdict = self._write(boundary)
+        if fate > 0.9 and boundary.move is None:  # all of it was, but nobody heard of it
+            self._die()
+        return verdict
+
+    def _die(self) -> None:
+        self.deaths += 1
+        self.died.set()
+        raise GaveUp
+
+
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_a_run_comes_to_the_same_end_by_the_same_way(lab: Lab, seed: int) -> None:
+    executor = lab.start()
+    undisturbed = queue(lab)
+    expected = lab.until(undisturbed, "completed").output
+    mortal = Mortal(executor, seed)
+    run = queue(lab)
+
+    def ended() -> bool:
+        if mortal.died.is_set():
+            mortal.died.clear()
+            lose(lab, run)
+        return lab.get(run).completed_at is not None
+
+    wait_for(ended, message=lambda: str(lab.get(run)))
+    now = lab.get(run)
+    assert mortal.deaths > 3
+    assert (now.status, now.error) == ("completed", None)
+    assert now.output == expected
+    assert way(lab, run) == way(lab, undisturbed)
