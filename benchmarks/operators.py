@@ -25,6 +25,7 @@ from benchmarks.server import Bench
 STOPS = ("cancel", "pause")
 TIMEOUT = 30.0  # seconds for an answer
 _FAR = 2.5  # seconds: what has ended is of interest for so long
+_AWAY = 0.3  # seconds to wait where the database is away
 _TOGETHER = 0.15  # of the requests that are an appointment of several people
 
 
@@ -249,7 +250,9 @@ class Operator(threading.Thread):
             while not self._ended.wait(self._dice.choice((0.0, 0.02, 0.05, 0.1))):
                 target = self._board.choose(self._dice)
                 if target is not None:
-                    self._caller.act(*self._choose(target))
+                    deed = self._caller.act(*self._choose(target))
+                    if deed.status not in (200, 409):
+                        self._ended.wait(_AWAY)
         except BaseException as error:
             self.error = error
 

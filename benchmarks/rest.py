@@ -18,6 +18,7 @@ START_P50_MS = 10.0
 CPU_PERCENT = 1.0
 STATEMENTS = 30.0  # a minute
 RSS_MB = 90.0
+WAITING = 10_000  # runs beside which an executor rests
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -25,7 +26,11 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 def measure(bench: Bench, *, quick: bool) -> list[Figure]:
     """The start latency through the API, then the rest; both tables and the figures."""
     figures = _latency(bench, count=10 if quick else 300)
-    return figures + _rest(bench, seconds=2 if quick else 60)
+    seconds = 2 if quick else 60
+    figures += _rest(bench, "an idle executor", seconds=seconds)
+    _put_waiting(bench, 100 if quick else WAITING)
+    title = f"an idle executor beside {WAITING:,} runs that sleep or wait"
+    return figures + _rest(bench, title, seconds=seconds)
 
 
 def _latency(bench: Bench, *, count: int) -> list[Figure]:
@@ -63,7 +68,30 @@ def _latency(bench: Bench, *, count: int) -> list[Figure]:
     return [report.at_most("start of a run, p50", p50, START_P50_MS, " ms")]
 
 
-def _rest(bench: Bench, *, seconds: float) -> list[Figure]:
+# A third each sleeps for long, waits for an approval, and waits for a nested run.
+_WAIT = """
+WITH waiting AS (
+    INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id, trigger_type, input,
+        status, due_at, started_at, attempt_count, attempt_due)
+    SELECT 'run_' || lpad(to_hex(n), 32, '0'), %s, %s, %s, %s, 'manual', '{}',
+        CASE n %% 3 WHEN 0 THEN 'waiting_approval' ELSE 'running' END,
+        CASE n %% 3 WHEN 1 THEN clock_timestamp() + interval '1 day' ELSE 'infinity' END,
+        clock_timestamp(), 1, false
+    FROM generate_series(1, %s) AS n
+    RETURNING id, metronome_id, status, due_at, started_at
+)
+INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, status, attempt, started_at)
+SELECT id, 1, metronome_id, 'n', 'delay', status, 1, started_at FROM waiting
+"""
+
+
+def _put_waiting(bench: Bench, count: int) -> None:
+    plan = Plan(bench, "waiting", {"nodes": [{"id": "n", "kind": "end", "config": {}}]})
+    bench.sql(_WAIT, *plan.columns, count)
+    bench.sql("ANALYZE runs; ANALYZE steps")
+
+
+def _rest(bench: Bench, title: str, *, seconds: float) -> list[Figure]:
     if bench.own_server:  # its transactions would be counted
         bench.sql("ALTER SYSTEM SET autovacuum = off")
         bench.sql("SELECT pg_reload_conf()")
@@ -77,14 +105,14 @@ def _rest(bench: Bench, *, seconds: float) -> list[Figure]:
     rss = _rss(executor.pid)
     bench.stop(executor)
     report.table(
-        f"An idle executor, over {passed:.0f} s (statements: transactions in the database)",
+        f"{title}, over {passed:.0f} s (statements: transactions in the database)",
         ("threads", "CPU s/min", "% of a core", "statements/min", "RSS MB"),
         [(bench.settings.executor_threads, cpu * 0.6, cpu, statements, rss)],
     )
     return [
-        report.at_most("idle executor, CPU", cpu, CPU_PERCENT, "% of a core"),
-        report.at_most("idle executor, statements", statements, STATEMENTS, " a minute"),
-        report.at_most("idle executor, memory", rss, RSS_MB, " MB"),
+        report.at_most(f"{title}, CPU", cpu, CPU_PERCENT, "% of a core"),
+        report.at_most(f"{title}, statements", statements, STATEMENTS, " a minute"),
+        report.at_most(f"{title}, memory", rss, RSS_MB, " MB"),
     ]
 
 

@@ -27,7 +27,7 @@ import psycopg2
 
 from app.domain.lifecycle import TERMINAL, sql_list
 from app.services import metronomes
-from benchmarks import checks, graphs, ledger, report, verdicts
+from benchmarks import checks, evidence, graphs, ledger, report, verdicts
 from benchmarks.checks import Violations
 from benchmarks.connector import CALM, PAGE
 from benchmarks.operators import Board, Caller, Deed, Operator, Starter, Target
@@ -160,8 +160,8 @@ class Round:
             (6, self._kill),
             (2, self._freeze),
             (1, self._terminate),
-            (1, lambda: self._restart(signal.SIGINT)),
-            (1, lambda: self._restart(signal.SIGQUIT)),
+            (0.7, lambda: self._restart(signal.SIGINT)),
+            (0.7, lambda: self._restart(signal.SIGQUIT)),
         ]
         (accident,) = self._dice.choices([a for _, a in accidents], [w for w, _ in accidents])
         accident()
@@ -177,6 +177,7 @@ class Round:
     def _terminate(self) -> None:
         place = self._victim()
         self._thaw(everybody=place in self._frozen)
+        self._bench.wait_for_executor(self._executors[place])  # before, it can't be told
         if code := self._executors[place].terminate():
             self._died.append(f"an executor that was told to end: exit code {code}")
         self._replace(place, "executors told to end")
@@ -277,6 +278,8 @@ class Round:
         found += verdicts.Judge(bench, deeds, self._away, self._marks).all()
         found += verdicts.connector(bench, self._told)
         found += verdicts.logs(bench.directory) + verdicts.database_log(self._postgres_log())
+        if kept := evidence.keep(bench, found, deeds, self._seed):
+            print(f"What is known of the runs below is in {kept}", flush=True)
         counts = _counted(bench, deeds, self._marks) + self._counts
         return Found(self._listen, counts, found)
 

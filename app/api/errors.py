@@ -117,7 +117,9 @@ def http_refused(error: HTTPException) -> Response:
 def database_failed(error: Exception) -> Response:
     """The answer where the database is away, or busy: nothing the caller did."""
     away = isinstance(error, OperationalError | InterfaceError | PoolTimeout)
-    if away or getattr(getattr(error, "orig", None), "pgcode", None) == _READ_ONLY:
+    # Where the server crashes in the middle of its answer, libpq may have no class for that.
+    gone = getattr(error, "connection_invalidated", False)
+    if away or gone or getattr(getattr(error, "orig", None), "pgcode", None) == _READ_ONLY:
         log.warning(
             "the database can't be used", extra={"requestId": request_id(), "error": str(error)}
         )

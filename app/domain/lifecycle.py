@@ -47,8 +47,8 @@ CLAIM: Final = Action("claim", CLAIMABLE, RUNNING)
 CANCEL: Final = Action(
     "cancel", (QUEUED, RUNNING, WAITING_APPROVAL, PAUSED), CANCELLED, "run.cancelled"
 )
-# A run that waits for an approval is paused like any other: the step stays open, a decision is kept,
-# and after a resume the executor goes on from there.
+# A run that waits for an approval is paused like any other: the step stays open, a decision is
+# kept, and after a resume the executor goes on from there.
 PAUSE: Final = Action("pause", (QUEUED, RUNNING, WAITING_APPROVAL), PAUSED, "run.paused")
 RESUME: Final = Action("resume", (PAUSED,), QUEUED, "run.resumed")
 AWAIT_APPROVAL: Final = Action("await_approval", (RUNNING,), WAITING_APPROVAL)

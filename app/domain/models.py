@@ -145,10 +145,9 @@ class RunView:
     child_count: int  # runs that it started
 
 
-CancelOutcome = Literal["cancelled", "already_cancelled", "already_completed", "already_failed"]
-PauseOutcome = Literal[
-    "paused", "already_paused", "already_cancelled", "already_completed", "already_failed"
-]
+Ended = Literal["already_cancelled", "already_completed", "already_failed"]
+CancelOutcome = Literal["cancelled"] | Ended
+PauseOutcome = Literal["paused", "already_paused"] | Ended
 ResumeOutcome = Literal["resumed", "not_paused"]
 
 

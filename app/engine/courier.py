@@ -74,7 +74,7 @@ class Courier(threading.Thread):
         self._listening = listening
         self._link = Link(db, "metronome courier")
         self._wake = threading.Event()
-        self._stop = StopSignal()
+        self._stopping = StopSignal()
         self._busy: Counter[str] = Counter()  # messages that are being delivered, by connector
         self._work: queue.SimpleQueue[Notice | None] = queue.SimpleQueue()
         self._ends: queue.SimpleQueue[_End] = queue.SimpleQueue()
@@ -86,12 +86,12 @@ class Courier(threading.Thread):
 
     def end(self) -> None:
         """Stop; a delivery under way is cut off, and left to another executor."""
-        self._stop.set("shutdown")
+        self._stopping.set("shutdown")
         self._wake.set()
 
     def run(self) -> None:
         """Claim and hand out messages until ``end``."""
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             try:
                 wait = self._round()
             except (Disconnected, psycopg2.Error) as error:
@@ -113,7 +113,7 @@ class Courier(threading.Thread):
             self._busy[end.notice.connector] -= 1
             self._note(end)  # where that fails, the claim ends, and it is delivered again
         poll = POLL_SECONDS if self._listening() else self._poll
-        while not self._stop.is_set():
+        while not self._stopping.is_set():
             free = THREADS - self._busy.total()
             full = [name for name, count in self._busy.items() if count >= THREADS_EACH]
             if free <= 0:
@@ -178,7 +178,7 @@ class Courier(threading.Thread):
         if connector is None:
             return f"this executor has no connector '{notice.connector}'"
         seconds = min(REQUEST_SECONDS, connector.timeout_ms / 1000)
-        with Call(self._stop, seconds) as call:
+        with Call(self._stopping, seconds) as call:
             try:
                 answer = signed.post(
                     call,

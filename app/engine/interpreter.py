@@ -84,6 +84,8 @@ class Interpreter:
         graph = self.graphs(claimed.version_id)
         trail: list[steps.Trail] = []
         last = 0
+        if claimed.lost:
+            self.writer.run(lambda c: leases.disown(c, claimed.id, claimed.token))
         if claimed.lost and claimed.base_seq:
             self.writer.run(lambda c: leases.close_earlier(c, claimed.id, claimed.token))
         if claimed.begun:

@@ -44,7 +44,7 @@ class Link:
             return work(self._connection)
         except psycopg2.Error as error:
             broken = self._connection is None or self._connection.closed != 0
-            if not broken and not _is_passing(error):
+            if not broken and not is_passing(error):
                 raise
             # One that only ended the statement (a deadlock, say) is tried again in the same way.
             self.close()
@@ -67,7 +67,7 @@ class Link:
         return connection
 
 
-def _is_passing(error: psycopg2.Error) -> bool:
+def is_passing(error: psycopg2.Error) -> bool:
     """Whether the same statement may succeed at another time, or on another connection."""
     state = error.pgcode or ""
     if isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError)):

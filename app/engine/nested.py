@@ -7,8 +7,9 @@ from functools import partial
 from typing import TypeVar
 
 import orjson
+import psycopg2
 from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from app.db import Database, RawConnection
 from app.domain.jsonvalue import dumps
@@ -17,7 +18,7 @@ from app.domain.models import Actor
 from app.domain.outcomes import Failed
 from app.domain.outcomes import Spawn as Wanted
 from app.engine.frames import Parked
-from app.engine.link import Disconnected
+from app.engine.link import Disconnected, is_passing
 from app.engine.writer import Writer
 from app.ids import new_id
 from app.store import metronomes, nested, transitions, versions
@@ -110,8 +111,10 @@ class Nested:
             try:
                 with self._db.connect() as connection:
                     return work(connection)
-            except (OperationalError, InterfaceError) as error:
-                raise Disconnected(str(error.orig)) from error
+            except DBAPIError as error:
+                if isinstance(error.orig, psycopg2.Error) and is_passing(error.orig):
+                    raise Disconnected(str(error.orig).strip()) from error
+                raise
 
         return self._writer.run(attempt)
 

@@ -64,14 +64,14 @@ class _Memory:
     def remember(self, step: Trail) -> None:
         if step.node_id not in self._walk.graph.nodes:
             return
+        if step.started_at is None and step.status != SKIPPED:
+            return  # was only noted as next when the run was cancelled
         node = self._walk.graph.nodes[step.node_id]
         frame = self._frame_of(step)
         if frame is None or step.node_id not in frame.graph.nodes:
             return
-        if step.status == SKIPPED:
+        if step.started_at is None:
             frame.recorded.add(node.id)
-            return
-        if step.started_at is None:  # was only noted as next when the run was cancelled
             return
         frame.attempts[node.id] = step.attempt
         frame.replays.pop(node.id, None)

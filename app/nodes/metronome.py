@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.domain.expressions import render
+from app.domain.lifecycle import COMPLETED, FAILED
 from app.domain.outcomes import Done, Failed, Outcome, Spawn
 from app.domain.values import describe
 from app.nodes.base import Context, News, NodeKind, Problem
@@ -65,9 +66,9 @@ class MetronomeRun(NodeKind):
         result = news.result or {"status": "deleted"}
         run_id, status = result.get("runId") or news.output.get("runId"), result.get("status")
         output = {"runId": run_id, "status": status, "output": result.get("output")}
-        if status == "completed":
+        if status == COMPLETED:
             return Done({**output, "output": result.get("output") or {}})
-        if status == "failed":
+        if status == FAILED:
             error = result.get("error") or "it gave no reason"
             return Failed(f"The nested run {run_id} failed: {error}", output=output)
         return Failed(f"The nested run {run_id} was {status}.", retryable=False, output=output)

@@ -22,6 +22,7 @@ from app.domain.lifecycle import (
 from app.domain.models import (
     Actor,
     CancelOutcome,
+    Ended,
     PauseOutcome,
     ResumeOutcome,
     Run,
@@ -30,7 +31,7 @@ from app.domain.models import (
 from app.services.runs import not_found
 from app.store import retries, transitions
 
-_ENDED: Mapping[str, CancelOutcome] = {
+_ENDED: Mapping[str, Ended] = {
     COMPLETED: "already_completed",
     FAILED: "already_failed",
     CANCELLED: "already_cancelled",

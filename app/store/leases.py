@@ -283,6 +283,23 @@ def close_all(connection: RawConnection, run_id: str, token: str, error: str) ->
         cursor.execute(_CLOSE_ALL, {"run_id": run_id, "token": token, "error": error})
 
 
+_DISOWN = f"""
+UPDATE steps s SET lease_token = r.lease_token
+FROM runs r
+WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
+  AND s.lease_token <> r.lease_token AND s.status IN ({sql_list(OPEN_STEP)})
+"""
+
+
+def disown(connection: RawConnection, run_id: str, token: str) -> None:
+    """Take the open steps from the executor that was lost, before the new holder reads them.
+
+    An executor that was only frozen could else still end a step well that is just being replayed.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_DISOWN, {"run_id": run_id, "token": token})
+
+
 _CLOSE_EARLIER = f"""
 UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
     completed_at = clock_timestamp(), updated_at = clock_timestamp()

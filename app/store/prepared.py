@@ -13,7 +13,7 @@ what is prepared, so it can't stand for the statement of another version.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -48,7 +48,7 @@ class Message:
             names = list(dict.fromkeys(_PARAMETER.findall(statement)))
             name = f"metronome_{self._digest}_{number}"
             kinds = ", ".join(types.get(one, "text") for one in names)
-            numbered = _PARAMETER.sub(lambda m, n=names: f"${n.index(m[1]) + 1}", statement)
+            numbered = _numbered(statement, names)
             prepare.append(f"PREPARE {name} ({kinds}) AS {numbered.replace('%', '%%')}")
             execute.append(f"EXECUTE {name} ({', '.join(f'%({one})s' for one in names)})")
         self._again = "; ".join([_PLANNER, *execute])
@@ -73,3 +73,8 @@ class Message:
 
     def _send(self, connection: Connection, sql: str, values: Mapping[str, Any]) -> Row[Any] | None:
         return connection.exec_driver_sql(sql, dict(values)).one_or_none()
+
+
+def _numbered(statement: str, names: Sequence[str]) -> str:
+    """The statement with ``$1`` for the first of the names, and so on."""
+    return _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", statement)

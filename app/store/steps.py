@@ -1,4 +1,4 @@
-"""The trace of a run: for the API as records, for the interpreter as what it needs to go on."""
+"""The trace of a run as the interpreter needs it to go on; ``trace.py`` has it for people."""
 
 from __future__ import annotations
 
@@ -7,21 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, text
-
 from app.db import RawConnection
 from app.domain.lifecycle import COMPLETED
-from app.domain.models import Step
-from app.store import rows
-
-_LIST = text(f"""
-SELECT {rows.columns(rows.STEP_FIELDS, "s")} FROM steps s WHERE s.run_id = :run_id ORDER BY s.seq
-""")
-
-
-def of_run(connection: Connection, run_id: str) -> list[Step]:
-    """The steps of a run in the order in which they came."""
-    return [rows.step(row) for row in connection.execute(_LIST, {"run_id": run_id})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +60,7 @@ SELECT {_COLUMNS}, {_GOES_ON}
 FROM unnest(%(loops)s::int[]) AS l (seq)
 CROSS JOIN LATERAL (
     SELECT max(n.iteration) AS iteration FROM steps n
-    WHERE n.run_id = %(run_id)s AND n.parent_seq = l.seq
+    WHERE n.run_id = %(run_id)s AND n.parent_seq = l.seq AND n.started_at IS NOT NULL
 ) last
 CROSS JOIN LATERAL (
     SELECT n.* FROM steps n

@@ -47,3 +47,16 @@ def test_migrate_says_what_it_did(fresh_database_url: str) -> None:
     env = {"DATABASE_URL": fresh_database_url}
     assert "migrated to " in CliRunner().invoke(main, ["migrate"], env=env).output
     assert "already at " in CliRunner().invoke(main, ["migrate"], env=env).output
+
+
+@pytest.mark.parametrize("command", ["run", "executor"])
+def test_a_file_of_connectors_with_a_fault_is_refused_at_the_start(
+    tmp_path: Path, command: str
+) -> None:
+    file = tmp_path / "connectors.toml"
+    file.write_text('[connectors.action]\nurl = "http://x"\nsecrets = "hidden"\n')
+    env = {"METRONOME_CONNECTORS": str(file), "DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+    result = CliRunner().invoke(main, [command], env={**env, "METRONOME_HOME": str(tmp_path)})
+    assert result.exit_code == 1
+    assert f"{file}: [connectors.action] secrets is unknown: did you mean secret?" in result.output
+    assert "hidden" not in result.output

@@ -19,7 +19,11 @@ def _keep_an_executor(crew: Crew, wait_for: Wait, run_id: str, status: str) -> i
     while True:
         executor = crew.bench.start_executor(wait=False, METRONOME_LEASE_SECONDS="0.5")
         started += 1
-        wait_for(lambda one=executor: one.returncode is not None or crew.ended(run_id, status))
+        wait_for(
+            lambda one=executor: one.returncode is not None or crew.ended(run_id, status),
+            30,
+            lambda one=executor: f"{crew.run(run_id)} {crew.trace(run_id)} {one.logs()}",
+        )
         if executor.returncode is None:
             return started
 

@@ -1,4 +1,7 @@
-"""Executors that die at any boundary: the run comes to the same end by the same way."""
+"""Executors that die, and people who stop a run and go on, at any boundary: its end is the same.
+
+The same workflow runs undisturbed first, and what has come of each of its nodes is compared.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import pytest
 from app.domain.models import Run
 from app.engine.executor import Executor
 from app.engine.writer import GaveUp
+from app.services import transitions
 from app.store.boundary import Boundary, Verdict
-from tests.engine.bodies import inside, loop, lose
-from tests.engine.conftest import Lab, node
+from tests.engine.bodies import inside, loop, lose, retry
+from tests.engine.conftest import ACTOR, Lab, node
 from tests.processes import wait_for
 
 I = "{{ loop.index }}"  # noqa: E741
@@ -67,12 +71,18 @@ def queue(lab: Lab) -> Run:
 
 
 def way(lab: Lab, run: Run) -> list[tuple[Any, ...]]:
-    """What has come of each node in each iteration; lost tries of it are left out."""
-    return sorted(
+    """What has come of each node in each iteration.
+
+    What was lost or cancelled is left out. A node that has failed may do so again after a retry,
+    but nothing ends well, or is passed over, twice.
+    """
+    found = [
         (step.node_id, tuple(one.iteration for one in step.loops), step.status)
         for step in lab.trace(run)
-        if "executor lost" not in (step.error or "")
-    )
+        if "executor lost" not in (step.error or "") and step.status != "cancelled"
+    ]
+    failed = {one for one in found if one[2] == "failed"}
+    return sorted([*failed, *(one for one in found if one[2] != "failed")])
 
 
 class Mortal:
@@ -101,7 +111,11 @@ class Mortal:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_run_comes_to_the_same_end_by_the_same_way(lab: Lab, seed: int) -> None:
+def test_a_run_comes_to_the_same_end_by_the_same_way(
+    lab: Lab, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("MAX_LOSSES", "MAX_TAKEOVERS"):  # this run is no poison, only unlucky
+        monkeypatch.setattr(f"app.engine.interpreter.{limit}", 99)
     executor = lab.start()
     undisturbed = queue(lab)
     expected = lab.until(undisturbed, "completed").output
@@ -117,6 +131,56 @@ def test_a_run_comes_to_the_same_end_by_the_same_way(lab: Lab, seed: int) -> Non
     wait_for(ended, message=lambda: str(lab.get(run)))
     now = lab.get(run)
     assert mortal.deaths > 3
+    assert (now.status, now.error) == ("completed", None)
+    assert now.output == expected
+    assert way(lab, run) == way(lab, undisturbed)
+
+
+class Meddler:
+    """Somebody who cancels or pauses the run at some of its boundaries."""
+
+    def __init__(self, lab: Lab, executor: Executor, seed: int) -> None:
+        self.stops = 0
+        self._lab = lab
+        self._random = random.Random(seed)
+        self._write = executor._writer.write
+        executor._writer.write = self._meddle  # type: ignore[method-assign]
+
+    def _meddle(self, boundary: Boundary) -> Verdict:
+        fate = self._random.random()
+        if fate < 0.08:
+            self._stop(boundary, fate < 0.04)
+        verdict = self._write(boundary)
+        if fate > 0.92:
+            self._stop(boundary, fate > 0.96)
+        return verdict
+
+    def _stop(self, boundary: Boundary, for_good: bool) -> None:
+        stop = transitions.cancel if for_good else transitions.pause
+        self.stops += stop(self._lab.db, ACTOR, boundary.metronome_id, boundary.run_id).moved
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_is_stopped_and_taken_up_again_comes_to_the_same_end(lab: Lab, seed: int) -> None:
+    executor = lab.start()
+    undisturbed = queue(lab)
+    expected = lab.until(undisturbed, "completed").output
+    meddler = Meddler(lab, executor, seed)
+    run = queue(lab)
+
+    def ended() -> bool:
+        now = lab.get(run)
+        if now.locked_by is None and now.status == "cancelled":
+            assert all(step.completed_at for step in lab.trace(run)), "nothing is left open"
+            retry(lab, run)
+        elif now.locked_by is None and now.status == "paused":
+            transitions.resume(lab.db, ACTOR, run.metronome_id, run.id)
+            lab.tell()
+        return now.status in ("completed", "failed")
+
+    wait_for(ended, message=lambda: str(lab.get(run)))
+    now = lab.get(run)
+    assert meddler.stops > 3
     assert (now.status, now.error) == ("completed", None)
     assert now.output == expected
     assert way(lab, run) == way(lab, undisturbed)
