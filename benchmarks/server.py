@@ -21,8 +21,9 @@ from app.db import Database, RawConnection
 from app.domain.models import Actor
 from app.embedded import EmbeddedPostgres
 from app.ids import new_id
-from app.services import keys, metronomes, runs, transitions
+from app.services import keys, metronomes
 from app.services.keys import ensure_bootstrap_key
+from app.store import versions
 from app.store.leases import DUE_CHANNEL
 from app.store.migrations import upgrade
 from tests import processes, servers
@@ -85,17 +86,16 @@ class Plan:
     def __init__(self, bench: Bench, name: str, definition: dict[str, Any]) -> None:
         self.name = name
         metronome = metronomes.create(bench.db, bench.actor, name=name, definition=definition)
-        request = runs.RunRequest()
-        run, _ = runs.create(bench.db, bench.actor, metronome.id, request, tell=lambda: None)
-        transitions.cancel(bench.db, bench.actor, metronome.id, run.id)
-        runs.delete(bench.db, bench.actor, metronome.id, run.id)
+        with bench.db.connect() as connection:
+            version_id = versions.of_draft(connection, bench.actor, metronome.id)
+        assert version_id is not None
         self.metronome_id = metronome.id
-        self.version_id = run.version_id
+        self.version_id = version_id
         self.columns = (
             bench.actor.organization_id,
             metronome.id,
             bench.actor.user_id,
-            run.version_id,
+            version_id,
         )
 
 

@@ -20,6 +20,7 @@ from app.config import Settings
 from app.db import Database
 from app.store.schema import metadata
 from tests import processes, servers
+from tests.connectors import Example, Receiver
 from tests.servers import TestServer
 
 _SERVER = pytest.StashKey[TestServer]()
@@ -141,3 +142,19 @@ def live(
                 " AND application_name LIKE 'metronome %'"
             )
         )
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A remote side that keeps what it is sent, and answers as the test says."""
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Iterator[Example]:
+    """The connector of the documentation, as a process."""
+    made = Example(tmp_path)
+    yield made
+    made.stop()

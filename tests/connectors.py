@@ -4,6 +4,7 @@ answer as they are told."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import threading
@@ -75,8 +76,9 @@ class Receiver:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # cut off
+                    self.end_headers()
+                    self.wfile.write(content)
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

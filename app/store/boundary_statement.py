@@ -67,7 +67,9 @@ def _merged(more: str) -> str:
 # one story, and a cancel that came before, or comes after, compares.
 #
 # Whoever holds the run may end any open step of it: a step under another lease is one that its
-# executor was lost in. A move that is made ends the claim. A start needs a run that is running,
+# executor was lost in. A node that was in flight when its run was cancelled and retried may end,
+# but not be parked: it is no part of what comes, and its connector knows of the cancel. Such a run
+# has not started again. A move that is made ends the claim. A start needs a run that is running,
 # ours and in time; a move needs the same but the time: a run that is out of time can still end,
 # only not be parked.
 _BOUNDARY = f"""
@@ -77,7 +79,8 @@ WITH asked AS (
 ),
 locked AS MATERIALIZED (
     SELECT r.id, r.organization_id, r.metronome_id, r.user_id, r.root_run_id, r.depth, r.status,
-        r.deadline_at, a.*, r.lease_token IS NOT DISTINCT FROM a.token AS ours
+        r.deadline_at, r.started_at IS NOT NULL AS goes_on, a.*,
+        r.lease_token IS NOT DISTINCT FROM a.token AS ours
     FROM asked a JOIN runs r ON r.id = ANY (ARRAY[a.run_id])
     ORDER BY a.run_id
     FOR NO KEY UPDATE OF r
@@ -113,7 +116,7 @@ parked AS (
     ) AS l
     WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq = l.seq AND s.status IN ({sql_list(OPEN_STEP)})
       AND (s.lease_token = l.token OR s.lease_token IS NULL)
-      AND l.ours AND l.status NOT IN ({sql_list(TERMINAL)})
+      AND l.ours AND l.goes_on AND l.status NOT IN ({sql_list(TERMINAL)})
       AND (NOT l.spawns OR l.status = '{RUNNING}' AND NOT l.late)
 ),
 started AS (

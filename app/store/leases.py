@@ -26,6 +26,7 @@ from app.domain.lifecycle import (
 from app.store import outbox
 
 DUE_CHANNEL = "metronome_due"
+EXECUTOR_LOST = "executor lost: the process that ran this node is gone, its effects are unknown"
 _DOUBTFUL = sql_list(DOUBT.sources)  # where a node that may have run puts a run in doubt
 
 
@@ -60,7 +61,9 @@ class Claimed:
 
 # Oldest first, and never waiting for a row that somebody else is just taking. An attempt is counted
 # when it begins; going on after a sleep, a resume or a lost executor is the same attempt.
-# Take-overs are counted from the last holder under which a node ended well.
+# Take-overs are counted from the last holder under which a node ended well. A step that was in
+# flight when the run was retried from the start is no part of what a rebuild reads: where its
+# executor was lost, it is closed here.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT id, started_at IS NOT NULL OR attempt_count > 0 AS begun,
@@ -94,6 +97,12 @@ claimed AS (
         updated_at = clock_timestamp()
     FROM due WHERE r.id = due.id
     RETURNING r.*, due.begun, due.lost
+),
+left_behind AS (
+    UPDATE steps s SET status = '{FAILED}', error = '{EXECUTOR_LOST}', lease_token = NULL,
+        completed_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM (SELECT id, base_seq FROM claimed WHERE lost AND base_seq > 0 OFFSET 0) l
+    WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq <= l.base_seq AND s.lease_token IS NOT NULL
 )
 SELECT c.id, c.organization_id, c.metronome_id, c.version_id, c.user_id, c.trigger_type, c.input,
     c.attempt_count, c.max_attempts, c.deadline_at, c.lease_token, c.begun, c.lost,
@@ -162,7 +171,6 @@ def statuses(connection: RawConnection, held: Sequence[tuple[str, str]]) -> dict
         return dict(cursor.fetchall())
 
 
-EXECUTOR_LOST = "executor lost: the process that ran this node is gone, its effects are unknown"
 EXECUTOR_STOPPED = "executor stopped: it was shut down before this node ended"
 IN_DOUBT = (
     "in doubt: the node {node} may have run, since its executor went away while it was in flight;"
@@ -170,7 +178,8 @@ IN_DOUBT = (
 )
 
 # A run that was resumed or retried while its last node drained is due as soon as it is let go; but
-# where a node is left behind that may do harm when it runs again, a person is to be asked.
+# where a node is left behind that may do harm when it runs again, a person is to be asked. Nobody
+# is in flight behind the last holder: a step under another claim was left by one that was lost.
 _LET_GO = f"""
 SELECT id FROM runs WHERE id = %(run_id)s FOR NO KEY UPDATE;
 
@@ -193,7 +202,7 @@ closed AS (
     FROM runs r
     WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
       AND s.status IN ({sql_list(OPEN_STEP)})
-      AND (s.lease_token = %(token)s OR s.lease_token IS NULL AND r.status = '{CANCELLED}')
+      AND (s.lease_token IS NOT NULL OR r.status = '{CANCELLED}')
     RETURNING s.*, r.organization_id
 ),
 told AS (
@@ -211,6 +220,8 @@ UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL,
         THEN r.paused_by ELSE coalesce(r.paused_by, r.id) END,
     error = CASE WHEN d.node_id IS NULL OR r.status NOT IN ({_DOUBTFUL})
         THEN r.error ELSE replace('{IN_DOUBT}', '{{node}}', d.node_id) END,
+    updated_at = CASE WHEN d.node_id IS NULL OR r.status NOT IN ({_DOUBTFUL})
+        THEN r.updated_at ELSE clock_timestamp() END,
     due_at = CASE WHEN d.node_id IS NULL AND r.status IN ({sql_list(CLAIMABLE)})
         THEN clock_timestamp() END
 FROM doubtful d

@@ -76,9 +76,7 @@ def test_a_killed_executor_leaves_a_doubt_in_a_paused_run_too(crew: Crew, wait_f
     _goes_on_when_confirmed(crew, wait_for, plan, run_id, EXECUTOR_LOST)
 
 
-def test_a_doubt_is_there_when_sigterm_has_left_the_node_behind(
-    crew: Crew, wait_for: Wait
-) -> None:
+def test_a_doubt_is_there_when_sigterm_has_left_the_node_behind(crew: Crew, wait_for: Wait) -> None:
     executor = crew.bench.start_executor(METRONOME_GRACE_SECONDS="0.3")
     plan, run_id = _unsafe_in_flight(crew, wait_for)
     assert executor.terminate() == 0

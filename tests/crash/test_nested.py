@@ -20,17 +20,14 @@ def _tree(crew: Crew, wait_for: Wait) -> tuple[Plan, list[str]]:
         plan = crew.plan(("metronome", {"workflowId": plan.metronome_id}))
     root = crew.queue(plan)
     wait_for(lambda: crew.marked("n1"))
-    lines = crew.bench.sql("SELECT id FROM runs ORDER BY id")
-    assert [line[0] for line in lines][0] == root
-    assert len(lines) == 3
+    tree = [line[0] for line in crew.bench.sql("SELECT id FROM runs ORDER BY id")]
+    assert (tree[0], len(tree)) == (root, 3)
     above = "SELECT 1 FROM runs WHERE lease_token IS NOT NULL"
     wait_for(lambda: len(crew.bench.sql(above)) == 1)  # only the last one holds a thread
-    return plan, [line[0] for line in lines]
+    return plan, tree
 
 
-def test_a_tree_whose_executor_is_killed_goes_on_at_another_one(
-    crew: Crew, wait_for: Wait
-) -> None:
+def test_a_tree_whose_executor_is_killed_goes_on_at_another_one(crew: Crew, wait_for: Wait) -> None:
     for _ in range(2):
         crew.bench.start_executor()
     _, (root, middle, bottom) = _tree(crew, wait_for)

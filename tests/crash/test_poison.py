@@ -15,17 +15,12 @@ Wait = Callable[..., Any]
 
 def _keep_an_executor(crew: Crew, wait_for: Wait, run_id: str, status: str) -> int:
     """Start a new executor whenever one has ended, until the run has; how many there were."""
-    started = 0
-    while True:
-        executor = crew.bench.start_executor(wait=False, METRONOME_LEASE_SECONDS="0.5")
-        started += 1
-        wait_for(
-            lambda one=executor: one.returncode is not None or crew.ended(run_id, status),
-            30,
-            lambda one=executor: f"{crew.run(run_id)} {crew.trace(run_id)} {one.logs()}",
-        )
+    for started in range(1, 3 * MAX_LOSSES):
+        executor = crew.bench.start_executor(wait=False, METRONOME_LEASE_SECONDS="1")
+        wait_for(lambda one=executor: one.returncode is not None or crew.ended(run_id, status))
         if executor.returncode is None:
             return started
+    raise AssertionError(f"{crew.run(run_id)}\n{crew.bench.processes[-1].logs()}")
 
 
 def test_a_run_that_ends_its_executors_again_and_again_is_given_up(

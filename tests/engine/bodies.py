@@ -10,12 +10,14 @@ from typing import Any, ClassVar
 from sqlalchemy import text
 
 from app.domain.expressions import render
-from app.domain.models import Run
+from app.domain.models import Run, Step
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.nodes.base import Context, NodeKind
 from app.services import transitions
 from tests.engine.conftest import ACTOR, Lab, node
 from tests.processes import wait_for
+
+ITERATION = "{{ loop.index }}"
 
 Path = tuple[int, ...]  # the indexes of the loops around a node, outermost first
 
@@ -96,6 +98,41 @@ def answer(lab: Lab, run: Run) -> dict[str, Any]:
     output = lab.until(run, "completed").output
     assert output is not None
     return output
+
+
+def three(lab: Lab, *, holds_at: int = 1, count: int = 3, **wanted: Any) -> Run:
+    """A run whose loop has three nodes, of which the second waits in one iteration."""
+    return round_and_end(
+        lab,
+        loop(iterations=count),
+        node("probe", "a", output={"i": ITERATION}),
+        node("probe", "b", holdsAt=[holds_at]),
+        node("probe", "c", output={"i": ITERATION}),
+        edges="a>b b>c",
+        **wanted,
+    )
+
+
+def steps_of(lab: Lab, run: Run, node_id: str) -> list[Step]:
+    """The steps of one node, in order."""
+    return [step for step in lab.trace(run) if step.node_id == node_id]
+
+
+def nested(lab: Lab, **config: Any) -> Run:
+    """A run of two iterations of two iterations of ``in``, with a node ``after`` the inner loop."""
+    return lab.queue(
+        node("trigger"),
+        loop("outer", iterations=2),
+        *inside(
+            "outer", loop("inner", iterations=2), node("probe", "after", output={"i": ITERATION})
+        ),
+        *inside(
+            "inner",
+            node("probe", "in", output={"at": "{{ loop.outer.index }}/" + ITERATION}, **config),
+        ),
+        node("end", output={"outer": "{{ inbound.outer.outputs }}"}),
+        edges="trigger>outer outer>end inner>after",
+    )
 
 
 def told(lab: Lab, run: Run, node_id: str) -> list[tuple[Path, str]]:

@@ -236,3 +236,33 @@ def lab(db: Database, database_url: str) -> Iterator[Lab]:
     laboratory = Lab(db, database_url)
     yield laboratory
     laboratory.close()
+
+
+@pytest.fixture
+def api_url(database_url: str) -> Iterator[str]:
+    """The API on a socket, for those who call back."""
+    app = create_app(Settings(database_url=database_url, listen=False))
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server.daemon_threads = True  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join(10)
+    server.server_close()
+    app.extensions["metronome"].db.close()
+
+
+@pytest.fixture
+def connected(lab: Lab, api_url: str) -> Start:
+    """Start an executor whose connector for actions is at a URL."""
+
+    def begin(url: str, *, name: str = "action", options: Any = None, **settings: Any) -> None:
+        limits = NodeLimits(
+            output_max_bytes=10_000,
+            connectors={name: connector(url, name, **settings)},
+            public_url=api_url,
+        )
+        lab.start(limits=limits, **(options or {}))
+
+    return begin

@@ -14,7 +14,7 @@ from app.domain.lifecycle import Action
 from app.domain.models import Decided, Decision, Run, Step, Transitioned
 from app.store import decisions, retries, transitions
 from benchmarks.checks import CHECKS
-from tests.engine.conftest import ACTOR, Lab
+from tests.engine.conftest import ACTOR, Lab, node
 from tests.processes import wait_for
 
 # Those of the checks that hold whatever a test has done to its runs.
@@ -23,6 +23,19 @@ ALWAYS = (
     "runs held for ever",
     "runs that ended by themselves with a step that ended later",
 )
+
+
+ENDLESS = node("delay", "endless", seconds=3600)
+
+
+def calls(workflow_id: str, id: str = "call", **config: Any) -> dict[str, Any]:
+    """A node that runs another workflow."""
+    return node("metronome", id, workflowId=workflow_id, **config)
+
+
+def gated(lab: Lab, name: str = "child") -> str:
+    """A workflow that ends when the test opens the gate."""
+    return lab.workflow(name, node("trigger"), node("gate"), node("end", output={"n": 7}))
 
 
 def sql(lab: Lab, statement: str, **values: Any) -> list[Any]:

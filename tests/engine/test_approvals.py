@@ -342,6 +342,25 @@ def test_a_resume_without_a_decision_waits_again_for_the_same_step(lab: Lab) -> 
     is_whole(lab)
 
 
+def test_a_resume_beside_a_sleeping_branch_waits_for_the_decision_again(lab: Lab) -> None:
+    lab.start(poll=30.0, lease=90.0)
+    run = lab.queue(
+        node("trigger"),
+        node("approval"),
+        node("delay", seconds=3600),
+        node("end"),
+        edges="trigger>approval trigger>delay approval>end delay>end",
+    )
+    waits(lab, run, WAITING)
+    request(lab, PAUSE, run)
+    request(lab, RESUME, run)
+    assert waits(lab, run, WAITING).next_attempt_at == step(lab, run, "delay").wake_at
+    decide(lab, run, approved=True)
+    wait_for(lambda: step(lab, run, "approval").status == "completed")
+    lab.cancel(run)
+    is_whole(lab)
+
+
 def test_a_cancel_closes_the_step_and_a_decision_after_it_is_refused(lab: Lab) -> None:
     lab.start()
     run = lab.queue(node("trigger"), node("approval"), node("end"))

@@ -12,6 +12,7 @@ from app.domain.connectors import Connector
 from app.engine import courier as module
 from app.engine.courier import Courier
 from app.ids import step_id
+from app.nodes import signed
 from tests.connectors import OTHER_SECRET, Receiver, connector
 from tests.processes import free_port, wait_for
 from tests.store.world import METRONOME, ORGANIZATION, World
@@ -266,14 +267,14 @@ def test_it_outlives_whatever_goes_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     faults = iter([KeyError("x"), ValueError("y")])
-    sent = module.signed.post
+    sent = signed.post
 
     def post(*args: Any, **options: Any) -> Any:
         for fault in faults:
             raise fault
         return sent(*args, **options)
 
-    monkeypatch.setattr(module.signed, "post", post)
+    monkeypatch.setattr(signed, "post", post)
     monkeypatch.setattr(module, "MAX_WAIT_SECONDS", 0.05)
     put(world)
     start(connector(receiver.url))

@@ -216,7 +216,8 @@ def test_an_heir_that_is_lost_before_it_could_say_so_leaves_the_doubt_to_the_nex
     lab.start(lease=90.0, threads=1)
     run = in_flight(lab, lab.queue(*RISKY))
     heir = lab.start(lease=90.0, threads=1)
-    write, gone = heir._writer.write, []
+    write = heir._writer.write
+    gone: list[Boundary] = []
 
     def lose_first(boundary: Boundary) -> Verdict:
         if not gone:
@@ -374,9 +375,7 @@ def test_a_doubt_inside_of_a_loop_is_replayed_in_its_iteration(lab: Lab) -> None
 
 
 @pytest.mark.parametrize("kind", ["gate", "risky"])
-def test_a_step_that_was_lost_behind_a_retry_from_the_start_is_closed(
-    lab: Lab, kind: str
-) -> None:
+def test_a_step_that_was_lost_behind_a_retry_from_the_start_is_closed(lab: Lab, kind: str) -> None:
     """Cancelled with a node in flight, retried while that drains, and then the executor is lost."""
     lab.start(lease=90.0)
     run = lab.queue(node("trigger"), node(kind, "work"), node("end"))

@@ -8,6 +8,7 @@ import pytest
 
 from app.domain.lifecycle import PAUSE, RESUME
 from tests.engine.bodies import (
+    ITERATION,
     Probe,
     answer,
     asleep,
@@ -23,7 +24,6 @@ from tests.engine.conftest import Lab, node
 from tests.engine.test_pause import take
 
 FAILS: dict[str, Any] = {"failsAt": [], "failures": 99}
-I = "{{ loop.index }}"  # noqa: E741
 
 
 @pytest.fixture
@@ -215,9 +215,9 @@ def test_inside_of_a_body_it_leads_on_in_the_iteration(lab: Lab, probe: Probe) -
     run = round_and_end(
         lab,
         loop(iterations=3),
-        node("probe", "risky", failsAt=[1], output={"i": I}),
+        node("probe", "risky", failsAt=[1], output={"i": ITERATION}),
         node("probe", "mend", output={"because": "{{ steps.risky.error }}"}),
-        node("probe", "good", output={"i": I}),
+        node("probe", "good", output={"i": ITERATION}),
         edges="risky>good risky>mend:error",
     )
     assert answer(lab, run)["outputs"] == [{"i": 0}, {"because": "told to"}, {"i": 2}]
@@ -232,7 +232,7 @@ def test_a_loop_whose_body_fails_takes_its_error_edge(lab: Lab, probe: Probe) ->
         loop(iterations=3),
         *inside(
             "loop",
-            node("probe", "a", output={"i": I}),
+            node("probe", "a", output={"i": ITERATION}),
             node("delay", "nap", seconds="{{ 3600 if loop.index == 1 else 0 }}"),
             node("probe", "risky", failsAt=[1]),
             node("probe", "behind"),
@@ -262,7 +262,7 @@ def loops_in_loops(outer: dict[str, Any], inner: dict[str, Any]) -> list[dict[st
         *inside(
             "outer",
             loop("inner", iterations=2, **inner),
-            node("probe", "behind_inner", output={"i": I}),
+            node("probe", "behind_inner", output={"i": ITERATION}),
         ),
         *inside("inner", node("probe", "risky", failsAt=[1, 1], failures=9)),
         node("probe", "good"),

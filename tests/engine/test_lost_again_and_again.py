@@ -16,11 +16,9 @@ from app.engine.executor import Executor
 from app.engine.writer import GaveUp
 from app.services import transitions
 from app.store.boundary import Boundary, Verdict
-from tests.engine.bodies import inside, loop, lose, retry
+from tests.engine.bodies import ITERATION, inside, loop, lose, retry
 from tests.engine.conftest import ACTOR, Lab, node
 from tests.processes import wait_for
-
-I = "{{ loop.index }}"  # noqa: E741
 
 
 def workflow() -> list[dict[str, Any]]:
@@ -31,7 +29,7 @@ def workflow() -> list[dict[str, Any]]:
         *inside(
             "outer",
             node("condition", conditions=[{"id": "x", "expression": "loop.item == 'x'"}]),
-            node("transform", "only_x", output={"i": I, "before": "{{ loop.previous }}"}),
+            node("transform", "only_x", output={"i": ITERATION, "before": "{{ loop.previous }}"}),
             loop("inner", iterations="{{ loop.index }}", rule="loop.index == 1"),
             node(
                 "transform", "fails_at_y", output="{{ nowhere if loop.item == 'y' else loop.item }}"
@@ -39,7 +37,7 @@ def workflow() -> list[dict[str, Any]]:
             node("note", "mended"),
             loop("broken", iterations=2),
             node("transform", "why", output={"error": "{{ steps.broken.error }}"}),
-            node("end", "told", output={"all": "{{ inbound }}", "i": I}),
+            node("end", "told", output={"all": "{{ inbound }}", "i": ITERATION}),
         ),
         *inside(
             "inner",
@@ -51,10 +49,10 @@ def workflow() -> list[dict[str, Any]]:
         *inside(
             "broken",
             node("transform", "breaks", output="{{ nowhere if loop.index == 1 else 1 }}"),
-            node("transform", "unbroken", output=I),
+            node("transform", "unbroken", output=ITERATION),
         ),
         loop("beside", loopType="until", rule="steps.count.output.n > 2", maxIterations=9),
-        *inside("beside", node("transform", "count", output={"n": I})),
+        *inside("beside", node("transform", "count", output={"n": ITERATION})),
         node("end", output={"said": "{{ inbound }}"}),
     ]
 

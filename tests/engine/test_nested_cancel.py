@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import pytest
 
@@ -12,7 +11,9 @@ from app.engine.executor import Executor
 from app.store.boundary import Boundary, Verdict
 from tests.engine.conftest import Lab, node
 from tests.engine.operators import (
+    ENDLESS,
     Cancelling,
+    calls,
     child,
     children,
     is_whole,
@@ -23,13 +24,6 @@ from tests.engine.operators import (
     waits,
 )
 from tests.processes import wait_for
-
-ENDLESS = node("delay", "endless", seconds=3600)
-
-
-def calls(workflow_id: str, id: str = "call") -> dict[str, Any]:
-    """A node that runs another workflow."""
-    return node("metronome", id, workflowId=workflow_id)
 
 
 def late_grandchild(lab: Lab) -> Run:

@@ -51,15 +51,15 @@ def lose_again(lab: Lab, trap: Trap, run: Run, times: int) -> None:
 
 def poisoned(lab: Lab, trap: Trap) -> Run:
     """A run that was given up."""
-    run = lab.queue(node("trigger"), node("trap", times=MAX_LOSSES + 1), node("end"), max_attempts=9)
+    run = lab.queue(
+        node("trigger"), node("trap", times=MAX_LOSSES + 1), node("end"), max_attempts=9
+    )
     wait_for(lambda: trap.calls)
     lose_again(lab, trap, run, MAX_LOSSES)
     return lab.until(run, "failed")
 
 
-def test_a_node_that_ends_its_executors_again_and_again_fails_its_run(
-    lab: Lab, trap: Trap
-) -> None:
+def test_a_node_that_ends_its_executors_again_and_again_fails_its_run(lab: Lab, trap: Trap) -> None:
     run = poisoned(lab, trap)
     assert run.error is not None
     assert run.error.startswith(f"given up: {MAX_LOSSES} executors in a row were lost")

@@ -53,7 +53,7 @@ def unsafe(payload: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def fatal(payload: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Mark ``path``, and end the whole process in every attempt up to the one numbered ``until``."""
+    """Mark ``path``, and end the whole process in every attempt up to the number ``until``."""
     _mark(payload["path"], context)
     if context.attempt <= payload["until"]:
         os._exit(70)

@@ -34,8 +34,9 @@ WAITING = """'{"callback": {"deadline": "2999-01-01T00:00:00Z", "heartbeatMs": 6
 
 def parked(world: World, status: str = RUNNING, **columns: str) -> str:
     """A run of this status with a step that waits for a callback; ``columns`` are the step's."""
-    held = {"due_at": "'infinity'"} if status in CLAIMABLE else {}
-    run_id = world.put(status, **held)
+    run_id = world.put(status)
+    if status in CLAIMABLE:
+        world.execute("UPDATE runs SET due_at = 'infinity' WHERE id = %s", run_id)
     values = {"callback_sha256": f"'{SHA}'", "connector": "'action'", **columns}
     world.put_step(run_id, 1, RUNNING, **values)
     return run_id

@@ -24,7 +24,7 @@ from app.domain.lifecycle import (
     WAITING_APPROVAL,
 )
 from app.store import boundary, leases
-from app.store.boundary import Move, StepEnd, StepPark
+from app.store.boundary import Move, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed
 from tests.store.world import World, as_held, bound, step
 
@@ -157,6 +157,20 @@ def test_takeovers_are_counted_in_a_row_and_forgotten_at_a_park_or_backoff(world
         assert not claimed.lost
     assert leases.let_go(world.raw(), claimed.id, claimed.token) == RUNNING
     assert (world.claim().takeovers, world.run(claimed.id)["takeovers"]) == (0, 0)
+
+
+def test_takeovers_are_counted_from_the_last_holder_under_which_a_node_ended_well(
+    world: World,
+) -> None:
+    claimed = world.in_flight()
+    counted = []
+    for seq, status in enumerate((FAILED, COMPLETED, FAILED, FAILED), 1):
+        starts = [StepStart(seq + 1, "n", "function", 1)]
+        world.write(bound(claimed, ends=[StepEnd(seq, status)], starts=starts))
+        world.expire(claimed.id)
+        claimed = world.claim()
+        counted.append(claimed.takeovers)
+    assert counted == [1, 1, 2, 3]
 
 
 def test_a_run_that_is_given_back_in_time_does_not_forget_its_takeovers(world: World) -> None:
