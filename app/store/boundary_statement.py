@@ -12,6 +12,7 @@ connectors have to be told.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -237,9 +238,11 @@ class Form:
     """One form of the statement, in the three ways in which it is sent.
 
     Each argument is cast in ``execute`` as well, since a list of nothing but NULLs has no type of
-    its own. ``plain`` is for connections on which nothing stays prepared.
+    its own. ``plain`` is for connections on which nothing stays prepared. The ``name`` tells which
+    text it is: behind a pooler, an executor of another release may have prepared its own.
     """
 
+    name: str
     prepare: str
     execute: str
     plain: str
@@ -248,7 +251,9 @@ class Form:
 def _form(name: str, types: tuple[str, ...]) -> Form:
     sql = _sql(types)
     casts = ", ".join(f"%s::{kind}" for kind in types)
+    name = f"{name}_{hashlib.sha256(sql.encode()).hexdigest()[:12]}"
     return Form(
+        name=name,
         prepare=f"PREPARE {name} ({', '.join(types)}) AS {sql}",
         execute=f"EXECUTE {name} ({casts})",
         plain=re.sub(

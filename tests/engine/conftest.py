@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import orjson
 import pytest
 from sqlalchemy import text
+from werkzeug.serving import make_server
 
+from app import create_app
+from app.config import Settings
 from app.db import Database
 from app.domain import retry
 from app.domain.models import Actor, Run, Step, Transitioned
@@ -21,6 +24,7 @@ from app.nodes import REGISTRY
 from app.nodes.base import Context, NodeKind, NodeLimits
 from app.services import metronomes, runs, transitions
 from app.store.leases import DUE_CHANNEL
+from tests.connectors import connector
 from tests.processes import PATIENCE, wait_for
 
 ACTOR = Actor("key_test", "user_test", "org_test")
@@ -254,7 +258,7 @@ def api_url(database_url: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def connected(lab: Lab, api_url: str) -> Start:
+def connected(lab: Lab, api_url: str) -> Callable[..., None]:
     """Start an executor whose connector for actions is at a URL."""
 
     def begin(url: str, *, name: str = "action", options: Any = None, **settings: Any) -> None:

@@ -16,7 +16,10 @@ from tests.processes import wait_for
 
 def works_on(receiver: Receiver) -> None:
     """Have the remote side answer 202 to work, and leave the rest to the test."""
-    receiver.answer = lambda event: (202 if event["type"] == "node.dispatched" else 200, b'{"job": 7}')
+    receiver.answer = lambda event: (
+        202 if event["type"] == "node.dispatched" else 200,
+        b'{"job": 7}',
+    )
 
 
 def action(id: str = "ask", **config: Any) -> dict[str, Any]:

@@ -29,14 +29,6 @@ def world(db: Database) -> Iterator[World]:
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A connector that keeps what it is sent."""
-    made = Receiver()
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def start(db: Database) -> Iterator[Start]:
     """Start couriers; they end with the test."""
     couriers: list[Courier] = []

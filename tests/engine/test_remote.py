@@ -1,29 +1,25 @@
-"""Nodes that connectors do: dispatched, waited for without a thread, called back, called off."""
+"""Nodes that connectors do: dispatched, waited for without a thread, called back."""
 
 from __future__ import annotations
 
-import json
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from werkzeug.serving import make_server
 
-from app import create_app
-from app.config import Settings
-from app.domain.lifecycle import CANCELLED, COMPLETED, FAILED, PAUSE, PAUSED, RESUME, RUNNING
-from app.domain.models import Run, Step
-from app.nodes.base import NodeLimits
-from tests.connectors import Example, Receiver, connector
+from app.domain.lifecycle import COMPLETED, FAILED, RUNNING
+from tests.connectors import Example, Receiver
 from tests.engine.conftest import Lab, node
-from tests.engine.operators import request, sql
-from tests.processes import wait_for
+from tests.engine.operators import sql
+from tests.engine.remotes import action, call_back, order, waiting, works_on
 
-Start = Callable[..., None]
+Connected = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _works_on(receiver: Receiver) -> None:
+    works_on(receiver)
 
 
 def test_work_that_is_answered_at_once_is_the_output(
@@ -148,7 +144,9 @@ def test_a_kind_without_connector_fails_its_run_with_the_name_of_the_setting(lab
     assert len(lab.trace(run)) == 2
 
 
-def test_the_token_is_nowhere_in_the_database(lab: Lab, connected: Connected, receiver: Receiver) -> None:
+def test_the_token_is_nowhere_in_the_database(
+    lab: Lab, connected: Connected, receiver: Receiver
+) -> None:
     connected(receiver.url)
     run = lab.queue(node("trigger"), action())
     waiting(lab, run)

@@ -164,14 +164,18 @@ def test_heartbeats_count_while_another_branch_holds_the_thread(
     assert lab.statuses(run)[1] == ("ask", COMPLETED)
 
 
-def test_no_callback_in_time_fails_the_node(lab: Lab, connected: Connected, receiver: Receiver) -> None:
+def test_no_callback_in_time_fails_the_node(
+    lab: Lab, connected: Connected, receiver: Receiver
+) -> None:
     connected(receiver.url, callback_timeout_ms=1_500)
     run = lab.queue(node("trigger"), action())
     assert "did not call back within 1500 ms" in str(lab.until(run, FAILED).error)
     wait_for(lambda: receiver.of("node.cancelled"))
 
 
-def test_the_timeout_of_the_node_ends_the_wait(lab: Lab, connected: Connected, receiver: Receiver) -> None:
+def test_the_timeout_of_the_node_ends_the_wait(
+    lab: Lab, connected: Connected, receiver: Receiver
+) -> None:
     connected(receiver.url)
     run = lab.queue(node("trigger"), action(timeoutMs=3_000))
     assert "timed out after 3000 ms" in str(lab.until(run, FAILED).error)

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,14 +41,6 @@ def dispatch(
         context, callback_token=token, node_subtype=subtype, started_at=datetime.now(UTC)
     )
     return REGISTRY[kind].run(context)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A connector that keeps what it is sent."""
-    made = Receiver()
-    yield made
-    made.close()
 
 
 def test_the_connector_gets_the_whole_order_signed(receiver: Receiver) -> None:
@@ -329,22 +320,18 @@ def test_a_bad_config_is_named(faults: Run, config: dict[str, Any], field: str |
     assert faults("database", config) == ([field] if field else [])
 
 
-def test_the_example_does_the_work_and_refuses_what_is_forged(tmp_path: Path) -> None:
-    example = Example(tmp_path)
-    try:
-        config = {"message": "hello {{ trigger.input.files }}"}
-        assert dispatch("action", config, example.url) == Done({"text": 'hello ["a.csv"]'})
-        failed = dispatch("action", {"fail": "out of paper"}, example.url)
-        assert isinstance(failed, Failed)
-        assert "HTTP 422: out of paper" in failed.error
-        forged = dispatch("action", config, example.url, secret=OTHER_SECRET)
-        assert isinstance(forged, Failed)
-        assert "HTTP 401: the signature is not valid" in forged.error
-        working = dispatch("action", {"message": "later", "seconds": 60}, example.url)
-        assert isinstance(working, AwaitCallback)
-        assert working.output["accepted"] == {"job": "step-1"}
-    finally:
-        example.stop()
+def test_the_example_does_the_work_and_refuses_what_is_forged(example: Example) -> None:
+    config = {"message": "hello {{ trigger.input.files }}"}
+    assert dispatch("action", config, example.url) == Done({"text": 'hello ["a.csv"]'})
+    failed = dispatch("action", {"fail": "out of paper"}, example.url)
+    assert isinstance(failed, Failed)
+    assert "HTTP 422: out of paper" in failed.error
+    forged = dispatch("action", config, example.url, secret=OTHER_SECRET)
+    assert isinstance(forged, Failed)
+    assert "HTTP 401: the signature is not valid" in forged.error
+    working = dispatch("action", {"message": "later", "seconds": 60}, example.url)
+    assert isinstance(working, AwaitCallback)
+    assert working.output["accepted"] == {"job": "step-1"}
 
 
 def test_a_function_that_is_not_installed_goes_to_its_connector(receiver: Receiver) -> None:

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.connectors import SECRET, Example
 from tests.processes import Live, wait_for
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Iterator[Example]:
-    """The example of the documentation."""
-    made = Example(tmp_path)
-    yield made
-    made.stop()
 
 
 def send(live: Live, method: str, path: str, body: Any = None) -> Any:

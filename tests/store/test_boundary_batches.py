@@ -152,7 +152,7 @@ def test_a_boundary_finds_its_rows_by_their_keys(
         plan = "\n".join(line for (line,) in cursor.fetchall())
         cursor.execute(
             "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE name = %s",
-            (name,),
+            (form.name,),
         )
         assert cursor.fetchall() == [(1, 0)]
     world.close()
