@@ -253,6 +253,13 @@ ALWAYS = {
     "steps in flight under a claim that is over": """
         SELECT s.run_id, s.seq FROM steps s JOIN runs r ON r.id = s.run_id
         WHERE s.lease_token IS NOT NULL AND r.lease_token IS NULL""",
+    "runs with news that nobody is to look at": f"""
+        SELECT r.id, r.status, r.due_at, s.seq FROM runs r
+        JOIN steps s ON s.run_id = r.id AND s.completed_at IS NULL AND s.seq > r.base_seq
+        LEFT JOIN runs c ON c.id = s.metadata ->> 'childRunId'
+        WHERE r.status IN ('{RUNNING}', '{WAITING_APPROVAL}') AND r.lease_token IS NULL
+          AND r.due_at > clock_timestamp()
+          AND (s.result IS NOT NULL OR c.completed_at IS NOT NULL)""",
     "runs that wait for what will never come": f"""
         SELECT r.id, r.status FROM runs r
         WHERE r.status NOT IN ({sql_list(TERMINAL)}) AND r.due_at = 'infinity' AND NOT EXISTS (

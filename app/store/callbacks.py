@@ -13,7 +13,7 @@ from typing import Literal
 
 from sqlalchemy import Connection, text
 
-from app.domain.lifecycle import CLAIMABLE, RUNNING, TERMINAL, sql_list
+from app.domain.lifecycle import RUNNING, TERMINAL, WAITING_APPROVAL, sql_list
 from app.domain.models import Step
 from app.store import rows
 from app.store.leases import DUE_CHANNEL
@@ -85,8 +85,8 @@ kept AS (
 ),
 signalled AS (
     UPDATE runs r SET signalled = true, due_at = CASE
-        WHEN r.lease_token IS NULL AND r.status IN ({sql_list(CLAIMABLE)}) THEN clock_timestamp()
-        ELSE r.due_at END
+        WHEN r.lease_token IS NULL AND r.status IN ('{RUNNING}', '{WAITING_APPROVAL}')
+        THEN clock_timestamp() ELSE r.due_at END
     FROM recorded WHERE r.id = recorded.run_id
     RETURNING pg_notify('{DUE_CHANNEL}', '')
 ),

@@ -157,7 +157,8 @@ class Handler(BaseHTTPRequestHandler):
 
 def say(what: str, event: dict[str, Any]) -> None:
     """One line on standard output."""
-    print(what, event["runId"], event["stepId"], event["nodeId"], flush=True)
+    line = f"{what} {event['runId']} {event['stepId']} {event['nodeId']}\n"
+    print(line, end="", flush=True)  # one write, so that the lines of several threads don't mix
 
 
 if __name__ == "__main__":

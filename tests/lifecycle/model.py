@@ -17,6 +17,7 @@ from app.domain.lifecycle import (
     CANCELLED,
     CLAIM,
     CLAIMABLE,
+    COMPLETED,
     DOUBT,
     FAILED,
     MOVES,
@@ -86,6 +87,7 @@ class ModelRun:
     attempts: int = 0
     max_attempts: int = 1
     takeovers: int = 0
+    progressed: bool = False  # a node has ended well since the last claim
     base_seq: int = 0
     steps: dict[int, ModelStep] = field(default_factory=dict)
     unsure: set[int] = field(default_factory=set)
@@ -169,7 +171,9 @@ class Forest:
             run.deadline = LATER
         run.attempts += run.attempt_due
         run.attempt_due = False
-        run.takeovers += lost
+        if lost:
+            run.takeovers = 1 if run.progressed else run.takeovers + 1
+        run.progressed = False
         return lost
 
     def write(self, one: Boundary) -> str:
@@ -183,6 +187,7 @@ class Forest:
             step = run.steps[end.seq]
             if step.open and (ours or step.token == one.token):
                 step.end(end.status)
+                run.progressed |= end.status == COMPLETED
                 if end.tell:
                     self.tell(run, step, "node.cancelled")
                 if step.unsafe and end.error in LOST and step.seq > run.base_seq:

@@ -83,7 +83,8 @@ class Play:
     def take(self, deed: Deed) -> Any:
         """Do something on the database and in the model: both answer the same."""
         said = deed.ask(self.world.db, self.raw)
-        assert deed.expect(self.forest, said) == said, deed
+        expected = deed.expect(self.forest, said)
+        assert said == expected, (deed, said, expected)
         return said
 
     def expire(self, run: ModelRun) -> None:
@@ -116,10 +117,11 @@ class Play:
 
     def check(self) -> None:
         """The database is as the model, and as it always is."""
-        assert truth.found(self.world) == truth.predicted(self.forest)
-        assert truth.violations(self.world) == []
-        assert truth.lost_wake_ups(self.forest) == []
-        assert truth.unsaid_doubts(self.forest) == []
+        wrong = truth.difference(truth.found(self.world), truth.predicted(self.forest))
+        assert wrong == [], "\n".join(wrong)
+        assert (found := truth.violations(self.world)) == [], found
+        for runs in (truth.lost_wake_ups(self.forest), truth.unsaid_doubts(self.forest)):
+            assert runs == [], runs
         self._witness.look()
 
     # -- who holds what
@@ -263,8 +265,11 @@ class Play:
         """The holder gives the run back; ``unfinished``: it leaves its node behind."""
         held, seq = self.holder(run), self._next_seq(run)
         if not unfinished:  # what is to be told is told first
-            self._write(run, **self._left(run, "stays"))
-            if run.token is None or self._doubtful(run) is not None:
+            if (left := self._doubtful(run)) is not None:
+                self.doubt(run, left)
+            else:
+                self._write(run, **self._left(run, "stays"))
+            if run.token is None:
                 return
         following = NextNode(seq, "following", "end", 1)
         self.take(LetGo(run.id, held.token, (following,), unfinished))

@@ -87,6 +87,19 @@ def _step(step: ModelStep, tokens: bool) -> list[object]:
     return [step.seq, step.status, token, step.wake, *told]
 
 
+def difference(found: State, expected: State) -> list[str]:
+    """Where two states are not the same, in words."""
+    told = []
+    for key in sorted({*found, *expected}):
+        one, other = found.get(key), expected.get(key)
+        if isinstance(one, dict) and isinstance(other, dict) and key != "outbox":
+            names = [name for name in one if one[name] != other[name]]
+            told += [f"{key}.{name}: {one[name]}, expected {other[name]}" for name in names]
+        elif one != other:
+            told.append(f"{key}: {one}, expected {other}")
+    return told
+
+
 # Each lists violations.
 _NEVER = {
     "a step that started behind the end of its run, or of one above": """

@@ -153,7 +153,7 @@ def test_still_open_are_the_runs_of_those_steps_that_have_not_ended(world: World
         status: world.put(status, parent=root, parent_seq="2", metronome_id="'met_c'")
         for status in RUN_STATUSES
     }
-    world.put(RUNNING, parent=root, parent_seq="3")
+    other = world.put(RUNNING, parent=root, parent_seq="3")
     world.put(RUNNING, parent=runs[RUNNING], parent_seq="2")
 
     found = nested.still_open(world.raw(), root, [1, 2])
@@ -161,5 +161,9 @@ def test_still_open_are_the_runs_of_those_steps_that_have_not_ended(world: World
     open_ones = (QUEUED, RUNNING, WAITING_APPROVAL, PAUSED)
     assert sorted(found) == sorted(("met_c", runs[status]) for status in open_ones)
     assert not set(open_ones) & set(TERMINAL)
-    assert [name for name, _ in nested.still_open(world.raw(), root, [3])] == [METRONOME]
+    assert nested.still_open(world.raw(), root, [3]) == [(METRONOME, other)]
+    assert {run for _, run in nested.still_open(world.raw(), root, None)} == {
+        other,
+        *(runs[status] for status in open_ones),
+    }
     assert nested.still_open(world.raw(), root, []) == []
