@@ -26,6 +26,7 @@ from typing import Any
 from standardwebhooks.webhooks import Webhook
 
 HANGS = 2.5  # seconds: longer than anybody waits
+SLOW = 0.6  # seconds until work is accepted
 CALL_SECONDS = 20.0
 CALM = "/calm"
 PAGE = "/page"
@@ -173,6 +174,7 @@ def handler(connector: Connector) -> type[BaseHTTPRequestHandler]:
             if manner == "early":  # called back before it is accepted
                 Job(connector.log, order).call("complete", {"output": {"manner": manner}})
             else:
+                time.sleep(SLOW if manner == "slow" else 0)
                 connector.begin(order, manner)
             return self._answer(202, b'{"job": 1}')
 

@@ -26,6 +26,7 @@ _MANNERS = (
     (3, ["twice"]),
     (3, ["early"]),
     (4, ["stubborn"]),
+    (4, ["slow"]),
     (3, ["beats"]),
     (2, ["gives up", "later"]),
     (2, ["gives up", "hangs", "done"]),
@@ -179,7 +180,7 @@ class Maker:
             (3, lambda: ("note", {})),
             (2, lambda: ("transform", {"output": {"n": "{{ trigger.input.n }}"}})),
             (5, self._function),
-            (2, self._unsafe),
+            (4, self._unsafe),
             (2, self._failing),
             (3, self._delay),
             (5, self._remote),
@@ -197,7 +198,7 @@ class Maker:
         return self._called(name, seconds=self._random.choice((0.0, 0.02, 0.2)))
 
     def _unsafe(self) -> tuple[str, Config]:
-        return self._called("unsafe", seconds=self._random.choice((0.0, 0.05, 0.3)))
+        return self._called("unsafe", seconds=self._random.choice((0.05, 0.3, 0.8)))
 
     def _failing(self) -> tuple[str, Config]:
         kind, config = self._called("fail_until", attempt=self._random.randint(2, 3))

@@ -340,8 +340,9 @@ class Walk:
         for parked in self._unstored():
             text = _json(parked.output) if parked.output else None
             metadata = _json(parked.metadata) if parked.metadata else None
+            tell = parked.seq in self.dispatched
             pending.parks.append(
-                StepPark(parked.seq, parked.until(), text, parked.status, metadata)
+                StepPark(parked.seq, parked.until(), text, parked.status, metadata, tell)
             )
             parked.stored = True
         self._new_parked.clear()

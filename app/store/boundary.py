@@ -46,6 +46,7 @@ class StepPark:
     """A step that goes on without anybody in flight in it: it waits for a time, or for news.
 
     ``status`` is ``running`` or ``waiting_approval``; ``wake_at`` None means that only news end it.
+    ``tell`` says that a connector works at it, which has to know of a pause that came meanwhile.
     """
 
     seq: int
@@ -53,6 +54,7 @@ class StepPark:
     output: str | None = None
     status: str = RUNNING
     metadata: str | None = None
+    tell: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,9 @@ class Boundary:
 
     def is_wide(self) -> bool:
         """Whether this concerns more than its own run."""
-        return bool(self.touches or self.spawns) or any(end.tell for end in self.ends)
+        return bool(self.touches or self.spawns) or any(
+            one.tell for one in (*self.ends, *self.parks)
+        )
 
 
 _PARKING = (SLEEP.name, AWAIT_APPROVAL.name)

@@ -22,6 +22,7 @@ from app.domain.lifecycle import (
     DOUBT,
     MOVES,
     OPEN_STEP,
+    PAUSED,
     QUEUED,
     RUNNING,
     SLEEP,
@@ -119,6 +120,8 @@ parked AS (
       AND (s.lease_token = l.token OR s.lease_token IS NULL)
       AND l.ours AND l.goes_on AND l.status NOT IN ({sql_list(TERMINAL)})
       AND (NOT l.spawns OR l.status = '{RUNNING}' AND NOT l.late)
+    RETURNING s.run_id, s.seq, s.metronome_id, l.organization_id, s.node_id,
+        CASE WHEN l.status = '{PAUSED}' THEN s.connector END AS connector
 ),
 started AS (
     INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, input,
@@ -202,6 +205,9 @@ woken AS (
 ),
 noted AS (
     {outbox.insert("ended", "node.cancelled")}
+),
+noted_pause AS (
+    {outbox.insert("parked", "node.paused")}
 ),
 called AS (
     SELECT pg_notify('{DUE_CHANNEL}', '')

@@ -13,7 +13,7 @@ from tests.connectors import Example, Receiver
 from tests.engine.conftest import Lab, node
 from tests.engine.operators import request, sql
 from tests.engine.remotes import action, call_back, order, waiting, works_on
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 
 Connected = Callable[..., None]
 
@@ -101,6 +101,32 @@ def test_a_pause_holds_the_work_and_a_resume_lets_it_go_on(
     lab.tell()
     assert lab.until(run, COMPLETED).output == {"text": "done"}
     wait_for(lambda: example.said("node.resumed", run.id), message=example.logs)
+
+
+def test_a_pause_during_the_request_is_told_once_the_work_was_accepted(
+    lab: Lab, connected: Connected, receiver: Receiver
+) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def answer(event: dict[str, Any]) -> tuple[int, bytes]:
+        if event["type"] != "node.dispatched":
+            return 200, b"{}"
+        begun.set()
+        assert let_go.wait(PATIENCE)
+        return 202, b"{}"
+
+    receiver.answer = answer
+    connected(receiver.url)
+    run = lab.queue(node("trigger"), action())
+    assert begun.wait(PATIENCE)
+    request(lab, PAUSE, run)
+    let_go.set()
+    wait_for(lambda: receiver.of("node.paused"))
+    lab.until(run, PAUSED)
+    request(lab, RESUME, run)
+    lab.tell()
+    assert call_back(order(receiver), "complete", output={"n": 1}) == "recorded"
+    assert lab.until(run, COMPLETED).output == {"n": 1}
 
 
 def test_work_that_ends_while_its_run_is_paused_is_there_after_the_resume(
