@@ -62,6 +62,7 @@ def post(
     connection = open_connection(call, str(url.scheme), host, url.port, _ANYWHERE)
     try:
         connection.connect()
+        call.check()  # a socket that was shut before its TLS handshake passes for connected
         call.sent = True
         connection.request("POST", url.request_uri, body=body, headers=sent, preload_content=False)
         response = connection.getresponse()
