@@ -122,9 +122,8 @@ class Boundary:
 
     def is_wide(self) -> bool:
         """Whether this concerns more than its own run."""
-        return bool(self.touches or self.spawns) or any(
-            one.tell for one in (*self.ends, *self.parks)
-        )
+        tells = any(end.tell for end in self.ends) or any(park.tell for park in self.parks)
+        return bool(self.touches or self.spawns or tells)
 
 
 _PARKING = (SLEEP.name, AWAIT_APPROVAL.name)

@@ -203,6 +203,8 @@ class Forest:
                 step.status, step.token = park.status, None
                 step.wake = NONE if park.wake_at is None else LATER
                 step.child = spawning.get(park.seq)
+                if status == PAUSED and park.tell:
+                    self.tell(run, step, "node.paused")
         for start in one.starts:
             if goes or (ours and status == RUNNING and start.status != RUNNING):
                 in_flight = start.status == RUNNING

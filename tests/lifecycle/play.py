@@ -6,8 +6,11 @@ any two of their deeds anything else may happen.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
+
+from hypothesis import note
 
 from app.domain.lifecycle import (
     AWAIT_APPROVAL,
@@ -46,7 +49,7 @@ from tests.lifecycle.model import LATER, NOW, Forest, ModelRun, ModelStep
 from tests.store.world import METRONOME, World
 
 MAX_DEPTH = 3
-MAX_RUNS = 9
+MAX_RUNS = 9  # at the same time
 # How a node leaves the thread: it has ended, or it waits.
 WAITS = ("sleep", "deadline", "approval", "callback", "loop", "child")
 
@@ -83,6 +86,7 @@ class Play:
     def take(self, deed: Deed) -> Any:
         """Do something on the database and in the model: both answer the same."""
         said = deed.ask(self.world.db, self.raw)
+        note(brief(f"{deed} -> {said}"))
         expected = deed.expect(self.forest, said)
         assert said == expected, (deed, said, expected)
         return said
@@ -314,14 +318,16 @@ class Play:
                 continue
             status = WAITING_APPROVAL if how in ("approval", "deadline") else RUNNING
             timed = how in ("sleep", "deadline")
-            parks.append(StepPark(step.seq, _later(held) if timed else None, status=status))
+            wake_at = _later(held) if timed else None
+            parks.append(StepPark(step.seq, wake_at, status=status, tell=step.connector))
             if how == "child":
                 child = new_id("run", after=run.id)
                 spawns.append(Spawn(step.seq, child, METRONOME, "ver_a", "{}"))
         return {"ends": ends, "parks": parks, "spawns": spawns}
 
     def _may_spawn(self, run: ModelRun) -> bool:
-        return run.depth < MAX_DEPTH and len(self.forest.runs) < MAX_RUNS
+        alive = [one for one in self.forest.runs.values() if one.status not in TERMINAL]
+        return run.depth < MAX_DEPTH and len(alive) < MAX_RUNS
 
     def _write(self, run: ModelRun, **fields: Any) -> str:
         answer: str = self.take(self.boundary(run, **fields))
@@ -332,6 +338,20 @@ class Play:
     def boundary(self, run: ModelRun, **fields: Any) -> Write:
         """What the holder of a run writes."""
         return between(self.holder(run), self.root(run), **fields)
+
+
+def brief(text: str) -> str:
+    """A text without what is as always: it is read in a list of many."""
+    for dull in _DULL:
+        text = dull.sub("", text)
+    return text
+
+
+_DULL = [
+    re.compile(r", \w+=(None|\[\]|\(\)|False|0)(?=[,)])"),
+    re.compile(r", \w+=(datetime\.datetime\(.*?utc\)|'(org|ver|user|met)_a'|'manual'|'{}')"),
+    re.compile(r", sources=\(.*?\)|, audit='[^']*'"),
+]
 
 
 def _later(held: Claimed) -> Any:

@@ -1,9 +1,17 @@
-"""Random people, executors and remote sides, for Hypothesis to play."""
+"""Random people, executors and remote sides, for Hypothesis to play.
+
+There is one rule, and a number that says all about its deed. So what is done next can depend on
+what there is to do, and what is rare without that (a retry needs a run that has ended) is not.
+Hypothesis takes deeds away from what fails until it is short, and then tells what is left.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import TypeVar
 
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -23,7 +31,8 @@ from app.domain.lifecycle import (
     REJECT,
     RESUME,
     RETRY,
-    SLEEP,
+    TERMINAL,
+    WAITING_APPROVAL,
     Action,
 )
 from app.store.boundary import Move, StepPark, StepStart
@@ -39,16 +48,17 @@ from tests.lifecycle.deeds import (
     between,
     ended,
 )
-from tests.lifecycle.model import ModelRun, ModelStep
+from tests.lifecycle.model import LATER, NOW, ModelRun, ModelStep
 from tests.lifecycle.play import WAITS, Play, Zombie
 from tests.store.world import ACTOR, METRONOME, World
 
-# Most of what is asked brings a run back to life, so that there is something left to stop.
-ASKED = [CANCEL, PAUSE, PAUSE, RESUME, RESUME, RESUME, RETRY, RETRY, RETRY]
-ANSWERS = [APPROVE, APPROVE, REJECT]
-LEAVES = [COMPLETED, FAILED, "stays", *WAITS, "child", "child"]
-ENDINGS = [COMPLETE, FAIL, BACKOFF, AWAIT_APPROVAL, SLEEP, SLEEP, SLEEP, DOUBT]
-NUMBERS = st.integers(0, 99)
+T = TypeVar("T")
+
+# How often each is done, where there is something to do; most of what is asked brings a run back to
+# life, so that there is something left to stop.
+ASKED = {CANCEL: 3, PAUSE: 4, RESUME: 4, RETRY: 4}
+LEAVES = {COMPLETED: 4, FAILED: 1, "stays": 1, **dict.fromkeys(WAITS, 2), "child": 4}
+ENDINGS = {COMPLETE: 1, FAIL: 2, BACKOFF: 2, AWAIT_APPROVAL: 7, DOUBT: 2}
 TABLES = ("runs", "steps", "audit_events", "outbox")
 
 
@@ -61,6 +71,23 @@ class Lifecycle(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World(self.database)
+        self.random = Random(0)
+        # what may come next: how often, whether there is something to do, and what
+        self.deeds: dict[str, tuple[int, Callable[[], object], Callable[[], object]]] = {
+            "request": (18, lambda: True, self.request),
+            "decide": (12, lambda: self.steps(WAITING_APPROVAL), self.decide),
+            "call back": (9, lambda: self.steps("remote"), self.call_back),
+            "strangers": (1, lambda: True, self.strangers_see_and_change_nothing),
+            "begin": (6, lambda: len(self.alive()) < 3, lambda: self.play.put()),
+            "claim": (16, lambda: self.play.forest.due(), self.claim),
+            "go on": (30, lambda: self.play.held(), self.go_on),
+            "end a claim": (14, lambda: self.play.held(), self.end_claim),
+            "hold": (6, lambda: self.play.held(), self.hold),
+            "sweep": (4, lambda: self.dead(), self.sweep),
+            "time passes": (8, lambda: True, self.time_passes),
+            "time is up": (1, lambda: self.in_time(), self.time_is_up),
+            "zombie": (5, lambda: self.play.zombies, self.zombie),
+        }
 
     def teardown(self) -> None:
         self.world.close()
@@ -74,102 +101,127 @@ class Lifecycle(RuleBasedStateMachine):
         for number in range(self.roots):
             self.play.put(timeout=number == 1)
 
-    def pick(self, number: int) -> ModelRun:
-        """One of the runs."""
-        runs = list(self.play.forest.runs.values())
-        return runs[number % len(runs)]
+    @rule(number=st.integers(0, 2**32 - 1))
+    def somebody_does_something(self, number: int) -> None:
+        """Whatever comes next."""
+        self.random.seed(number)
+        able = {name: often for name, (often, may, _) in self.deeds.items() if may()}
+        name = self.one(able)
+        note(f"-- {name}")
+        self.deeds[name][2]()
 
-    def held(self, number: int) -> ModelRun | None:
-        """One of the runs that somebody holds."""
-        held = self.play.held()
-        return held[number % len(held)] if held else None
+    @invariant()
+    def all_is_as_it_should_be(self) -> None:
+        """After each of these."""
+        self.play.check()
 
-    def wanted(self, number: int, kind: str) -> tuple[ModelRun, ModelStep] | None:
-        """A step that somebody outside may have something to say to, open or not."""
-        found = [
+    # -- what there is
+
+    def one(self, weighted: dict[T, int]) -> T:
+        """One of these, by weight."""
+        return self.random.choices(list(weighted), list(weighted.values()))[0]
+
+    def runs(self, *, held: bool = False) -> list[ModelRun]:
+        """All runs, or those that somebody holds."""
+        return self.play.held() if held else list(self.play.forest.runs.values())
+
+    def run_for(self, action: Action) -> ModelRun:
+        """Mostly a run that allows the action."""
+        allowing = [run for run in self.runs() if run.status in action.sources]
+        if action is RETRY:
+            allowing += [run for run in self.runs() if run.in_doubt]
+            allowing = [run for run in allowing if run.parent is None]
+        return self.random.choice(self.runs() if self.random.random() < 0.2 else allowing or self.runs())
+
+    def steps(self, kind: str) -> list[tuple[ModelRun, ModelStep]]:
+        """The steps that somebody outside may have something to say to, or had."""
+        return [
             (run, step)
-            for run in self.play.forest.runs.values()
+            for run in self.runs()
             for step in run.steps.values()
-            if (step.connector if kind == "remote" else step.status == "waiting_approval")
+            if (step.connector if kind == "remote" else step.status == kind)
         ]
-        found.sort(key=lambda pair: (not pair[1].open, pair[1].told))
-        return found[number % len(found)] if found else None
+
+    def step(self, kind: str) -> tuple[ModelRun, ModelStep]:
+        """One of them, mostly one that waits for that."""
+        found = self.steps(kind)
+        waiting = [(run, step) for run, step in found if step.parked and not step.told]
+        return self.random.choice(waiting if waiting and self.random.random() < 0.8 else found)
+
+    def alive(self) -> list[ModelRun]:
+        """The runs that have not ended."""
+        return [run for run in self.runs() if run.status not in TERMINAL]
+
+    def dead(self) -> list[ModelRun]:
+        """The runs whose holder has lost its lease."""
+        return [run for run in self.runs(held=True) if run.due == NOW]
+
+    def in_time(self) -> list[ModelRun]:
+        """The runs that can run out of time."""
+        return [run for run in self.alive() if run.deadline == LATER]
 
     # -- people
 
-    @rule(number=NUMBERS, action=st.sampled_from(ASKED), kind=st.booleans())
-    def request(self, number: int, action: Action, kind: bool) -> None:
+    def request(self) -> None:
         """Somebody asks for an action; what changes nothing leaves every byte as it is."""
-        play = self.play
+        play, action = self.play, self.one(ASKED)
+        kind = self.random.random() < 0.5
+        deed = Request(action, self.run_for(action).id, confirm=kind, afresh=kind)
         before, model = self.world.everything(), truth.predicted(play.forest)
-        play.take(Request(action, self.pick(number).id, confirm=kind, afresh=kind))
+        play.take(deed)
         if truth.predicted(play.forest) == model:
             assert self.world.everything() == before
 
-    @rule(number=NUMBERS, action=st.sampled_from(ANSWERS), named=st.booleans())
-    def decide(self, number: int, action: Action, named: bool) -> None:
+    def decide(self) -> None:
         """Somebody approves or rejects."""
-        found = self.wanted(number, "approval")
-        run = found[0] if found else self.pick(number)
-        seq = found[1].seq if found and named else None
-        self.play.take(Decide(action, run.id, seq))
+        run, step = self.step(WAITING_APPROVAL)
+        action = self.random.choice([APPROVE, REJECT])
+        self.play.take(Decide(action, run.id, self.random.choice([None, step.seq])))
 
-    @rule(number=NUMBERS)
-    def call_back(self, number: int) -> None:
+    def call_back(self) -> None:
         """A remote side tells how its work has ended."""
-        found = self.wanted(number, "remote")
-        if found is not None:
-            self.play.take(CallBack(found[0].id, found[1].seq))
+        run, step = self.step("remote")
+        self.play.take(CallBack(run.id, step.seq))
 
-    @rule(number=NUMBERS, action=st.sampled_from([CANCEL, PAUSE, RESUME, RETRY]))
-    def strangers_see_and_change_nothing(self, number: int, action: Action) -> None:
+    def strangers_see_and_change_nothing(self) -> None:
         """P8: other tenants, and other workflows."""
-        run, db = self.pick(number), self.world.db
-        before = self.world.everything()
-        for actor, metronome in ((STRANGER, METRONOME), (ACTOR, "met_b")):
-            assert Request(action, run.id, confirm=True).done(db, actor, metronome) is None
-            assert Decide(APPROVE, run.id).done(db, actor, metronome) is None
-        for seq in run.steps:
-            assert CallBack(run.id, seq).done(db, METRONOME, "another token") is None
-            assert CallBack(run.id, seq).done(db, "met_b", "another token") is None
+        db, before = self.world.db, self.world.everything()
+        for run in self.runs():
+            for actor, metronome in ((STRANGER, METRONOME), (ACTOR, "met_b")):
+                for action in ASKED:
+                    assert Request(action, run.id, confirm=True).done(db, actor, metronome) is None
+                assert Decide(APPROVE, run.id).done(db, actor, metronome) is None
+            for seq in run.steps:
+                assert CallBack(run.id, seq).done(db, METRONOME, "another token") is None
         assert self.world.everything() == before
 
     # -- executors
 
-    @rule(limit=st.integers(1, 9))
-    def claim(self, limit: int) -> None:
+    def claim(self) -> None:
         """An executor looks for work."""
-        self.play.claim(limit)
+        self.play.claim(self.random.choice([1, 2, 9]))
 
-    @rule(
-        number=NUMBERS,
-        how=st.sampled_from(LEAVES),
-        unsafe=st.booleans(),
-        remote=st.booleans(),
-    )
-    def go_on(self, number: int, how: str, unsafe: bool, remote: bool) -> None:
+    def go_on(self) -> None:
         """The holder of a run is between two nodes."""
-        if (run := self.held(number)) is not None:
-            self.play.go_on(run, how, unsafe=unsafe, remote=remote)
+        unsafe, remote = self.random.random() < 0.3, self.random.random() < 0.4
+        run = self.random.choice(self.runs(held=True))
+        self.play.go_on(run, self.leaves(run), unsafe=unsafe, remote=remote)
 
-    @rule(number=NUMBERS, how=st.sampled_from(LEAVES))
-    def go_on_from_the_last(self, number: int, how: str) -> None:
-        """The same again: there are many nodes between two moves."""
-        if (run := self.held(number)) is not None:
-            self.play.go_on(run, how)
+    def leaves(self, run: ModelRun) -> str:
+        """How the node in flight leaves the thread; of a remote one, mostly by a callback."""
+        remote = any(step.token is not None and step.connector for step in run.open_steps())
+        return "callback" if remote and self.random.random() < 0.6 else self.one(LEAVES)
 
-    @rule(number=NUMBERS, move=st.sampled_from(ENDINGS), how=st.sampled_from([COMPLETED, *WAITS]))
-    def end_claim(self, number: int, move: Action, how: str) -> None:
+    def end_claim(self) -> None:
         """The holder of a run ends its claim with a move."""
-        if (run := self.held(number)) is not None:
-            self.play.end_claim(run, move, how)
+        run = self.random.choice(self.runs(held=True))
+        how = self.leaves(run)
+        self.play.end_claim(run, self.one(ENDINGS), COMPLETED if how == "stays" else how)
 
-    @rule(number=NUMBERS, deed=st.sampled_from(["let go", "abandon", "renew", "give up"]))
-    def hold(self, number: int, deed: str) -> None:
+    def hold(self) -> None:
         """The holder of a run does something else."""
-        run = self.held(number)
-        if run is None:
-            return
+        run = self.random.choice(self.runs(held=True))
+        deed = self.one({"let go": 4, "abandon": 3, "renew": 2, "give up": 1})
         if deed == "renew":
             self.play.take(Renew(run.id, self.play.holder(run).token))
         elif deed == "give up":
@@ -177,40 +229,27 @@ class Lifecycle(RuleBasedStateMachine):
         else:
             self.play.let_go(run, unfinished=deed == "abandon")
 
-    @rule()
     def sweep(self) -> None:
         """An executor tidies up behind the dead."""
         self.play.sweep()
 
-    @rule(numbers=st.sets(st.integers(0, 8), min_size=1))
-    def time_passes(self, numbers: set[int]) -> None:
+    def time_passes(self) -> None:
         """Leases end, or backoffs, sleeps and approvals."""
-        for number in sorted(numbers):
-            self.play.expire(self.pick(number))
+        for run in self.runs():
+            if self.random.random() < 0.4:
+                self.play.expire(run)
 
-    @rule(number=NUMBERS)
-    def everybody_dies(self, number: int) -> None:
-        """All leases end, and others come."""
-        for run in self.play.held():
-            self.play.expire(run)
-        self.play.sweep()
-        self.play.claim()
-
-    @rule(number=NUMBERS)
-    def time_is_up(self, number: int) -> None:
+    def time_is_up(self) -> None:
         """A run's timeoutMs has passed."""
-        self.play.time_out(self.pick(number))
+        self.play.time_out(self.random.choice(self.in_time()))
 
-    @rule(number=NUMBERS, move=st.sampled_from(MOVES))
-    def zombie(self, number: int, move: Action) -> None:
+    def zombie(self) -> None:
         """An executor that lost a run comes back; it may tell how its own node ended, no more."""
-        if not self.play.zombies:
-            return
-        zombie = self.play.zombies.pop(number % len(self.play.zombies))
+        zombie = self.play.zombies.pop(self.random.randrange(len(self.play.zombies)))
         before = self.world.everything()
         steps = self.play.forest.runs[zombie.held.id].steps
         tells = [seq for seq in zombie.in_flight if steps[seq].token == zombie.held.token]
-        self._haunt(zombie, move)
+        self._haunt(zombie, self.random.choice(MOVES))
         after = self.world.everything()
         if not tells:
             assert after == before
@@ -218,8 +257,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def _haunt(self, zombie: Zombie, move: Action) -> None:
         held, take = zombie.held, self.play.take
-        run = self.play.forest.runs[held.id]
-        root = self.play.root(run)
+        root = self.play.root(self.play.forest.runs[held.id])
         ends = [ended(seq, tell=False) for seq in zombie.in_flight]
         parks = [StepPark(seq, None) for seq in zombie.parked]
         others = [ended(seq, FAILED, tell=True) for seq in zombie.parked]
@@ -228,20 +266,12 @@ class Lifecycle(RuleBasedStateMachine):
         take(LetGo(held.id, held.token, unfinished=True))
         take(CloseAll(held.id, held.token))
         take(Renew(held.id, held.token))
-        take(between(held, root, ends=[*ends, *others], starts=[start]))
-        take(between(held, root, ends=others, parks=parks, move=last))
-
-    # -- what is always true
-
-    @invariant()
-    def all_is_as_it_should_be(self) -> None:
-        """After each of these."""
-        if hasattr(self, "play"):
-            self.play.check()
+        take(between(held, root, parks=parks, starts=[start]))
+        take(between(held, root, ends=[*ends, *others], move=last))
 
 
-class Forest(Lifecycle):
-    """The same, on trees that are there to begin with, and everybody in them waits."""
+class Trees(Lifecycle):
+    """The same, with a tree that is there to begin with."""
 
     roots = 1
     shape: Sequence[int] = (2, 1)  # the children of each run, level by level
@@ -250,13 +280,11 @@ class Forest(Lifecycle):
     def begin(self) -> None:
         """A root, its children, and theirs."""
         super().begin()
-        play = self.play
-        play.claim()
-        level = list(play.forest.runs.values())
+        self.play.claim()
+        level = self.runs()
         for children in self.shape:
             for run in level:
-                play.go_on(run, COMPLETED)
+                self.play.go_on(run, COMPLETED)
                 for _ in range(children):
-                    play.go_on(run, "child")
-            play.claim()
-            level = [run for run in play.held() if run not in level and not run.steps]
+                    self.play.go_on(run, "child")
+            level = self.play.claim()

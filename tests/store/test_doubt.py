@@ -258,18 +258,18 @@ def test_the_sweep_counts_what_was_in_flight_in_this_attempt(world: World) -> No
     assert [one["status"] for one in world.steps(run_id)] == [FAILED, RUNNING, COMPLETED]
 
 
-def test_what_came_before_a_retry_is_closed_by_the_next_holder_alone(world: World) -> None:
+def test_what_was_lost_before_a_retry_from_the_start_is_closed_by_the_next_claim(
+    world: World,
+) -> None:
     lost = shipping(world)
     world.done(CANCEL, lost.id)
     world.done(RETRY, lost.id)
     world.expire(lost.id)
-    owner = world.claim("executor-2")
-    world.put_step(owner.id, 2, RUNNING, lease_token=f"'{owner.token}'")
+    world.put_step(lost.id, 2, RUNNING, lease_token=f"'{lost.token}'")  # of the new attempt
 
-    leases.close_earlier(world.raw(), lost.id, lost.token)
-    assert [one["status"] for one in world.steps(lost.id)] == [RUNNING, RUNNING]
-    leases.close_earlier(world.raw(), owner.id, owner.token)
+    owner = world.claim("executor-2")
 
     first, second = world.steps(lost.id)
     assert (first["status"], first["error"]) == (FAILED, EXECUTOR_LOST)
-    assert second["status"] == RUNNING
+    assert (first["lease_token"], second["status"]) == (None, RUNNING)
+    assert not is_in_doubt(world, owner.id)

@@ -17,6 +17,7 @@ from app.domain.lifecycle import (
     PAUSE,
     PAUSED,
     RESUME,
+    RETRY,
     RUN_STATUSES,
     RUNNING,
     SLEEP,
@@ -233,7 +234,7 @@ def test_a_step_that_a_lost_executor_left_is_not_parked(world: World) -> None:
 @pytest.mark.parametrize("status", RUN_STATUSES)
 def test_a_step_is_parked_where_its_run_may_still_go_on(world: World, status: str) -> None:
     """In a paused run too: nobody is in flight in it, so a cancel can close it at once."""
-    run_id = world.put(status, held=True)
+    run_id = world.put(status, held=True, started_at="clock_timestamp()")
     held = as_held(world.run(run_id))
     world.put_step(run_id, 1, RUNNING, lease_token=f"'{held.token}'")
 
@@ -242,6 +243,20 @@ def test_a_step_is_parked_where_its_run_may_still_go_on(world: World, status: st
     (row,) = world.steps(run_id)
     assert (row["lease_token"] is None) == (status not in TERMINAL)
     assert row["status"] == RUNNING
+
+
+def test_a_node_that_drains_while_its_run_is_retried_is_not_parked_but_may_end(
+    world: World,
+) -> None:
+    """It is no part of what comes, and its connector knows of the cancel."""
+    held = world.in_flight()
+    world.done(CANCEL, held.id)
+    world.done(RETRY, held.id)
+    before = world.steps(held.id)
+    assert world.write(step(held, sleep=1)).answer == "stopped"
+    assert world.steps(held.id) == before
+    world.write(step(held, end=1))
+    assert [one["status"] for one in world.steps(held.id)] == [COMPLETED]
 
 
 def test_a_sleep_that_finds_the_run_paused_is_kept_and_a_cancel_ends_it(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.db import RawConnection
-from app.domain.lifecycle import CANCEL, CANCELLED, COMPLETED, FAILED, RUN_STATUSES, RUNNING
+from app.domain.lifecycle import CANCEL, CANCELLED, COMPLETED, FAILED, PAUSED, RUN_STATUSES, RUNNING
 from app.ids import new_id
 from app.store import boundary
 from app.store.boundary import Boundary, Move, Spawn, StepEnd, StepPark, StepStart
@@ -90,6 +90,22 @@ def test_of_a_batch_each_step_is_told_of_for_itself(world: World) -> None:
     assert [(run, seq) for run, seq, _ in told(world)] == [(held[0].id, 1), (held[1].id, 2)]
 
 
+@pytest.mark.parametrize("status", RUN_STATUSES)
+def test_a_park_tells_of_a_pause_that_came_while_the_work_was_handed_over(
+    world: World, status: str
+) -> None:
+    """The pause itself passed over the step, since somebody was in flight in it."""
+    run_id = world.put(status, held=True)
+    held = as_held(world.run(run_id))
+    for seq, connector in ((1, "'imagine'"), (2, "NULL")):
+        token = f"'{held.token}'"
+        world.put_step(run_id, seq, RUNNING, connector=connector, lease_token=token)
+
+    world.write(bound(held, parks=[StepPark(seq, None, tell=True) for seq in (1, 2)]))
+
+    assert told(world) == ([(run_id, 1, "node.paused")] if status == PAUSED else [])
+
+
 # -- the forms
 
 
@@ -99,6 +115,7 @@ def test_only_what_concerns_more_than_its_own_run_takes_the_wide_form(world: Wor
     assert not step(held, end=1, sleep=2, start=3, move="complete").is_wide()
     assert bound(held, spawns=[spawn]).is_wide()
     assert bound(held, ends=[StepEnd(1, FAILED, tell=True)]).is_wide()
+    assert bound(held, parks=[StepPark(1, None, tell=True)]).is_wide()
     assert Boundary(held.id, METRONOME, held.token, touches=["run_1"]).is_wide()
 
 
