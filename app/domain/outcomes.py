@@ -102,6 +102,4 @@ class Interrupted:
     output: dict[str, Any] | None = None
 
 
-Outcome = (
-    Done | SleepUntil | AwaitApproval | AwaitCallback | Spawn | Repeat | Failed | Interrupted
-)
+Outcome = Done | SleepUntil | AwaitApproval | AwaitCallback | Spawn | Repeat | Failed | Interrupted

@@ -86,8 +86,6 @@ class Interpreter:
         last = 0
         if claimed.lost:
             self.writer.run(lambda c: leases.disown(c, claimed.id, claimed.token))
-        if claimed.lost and claimed.base_seq:
-            self.writer.run(lambda c: leases.close_earlier(c, claimed.id, claimed.token))
         if claimed.begun:
             loops = any(node.kind == LoopKind.kind for node in graph.nodes.values())
             trail, last = self.writer.run(

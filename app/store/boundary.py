@@ -145,7 +145,7 @@ class Verdict:
 # suit tables of any size, so it may read none of them from end to end, even where they are empty.
 _PLANNER = (
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
-    " SET enable_mergejoin = off; SET enable_bitmapscan = off"
+    " SET enable_mergejoin = off; SET enable_bitmapscan = off; SET jit = off"
 )
 
 # Connections through a pooler that changes servers between statements: nothing prepared stays.

@@ -280,16 +280,20 @@ def let_go(
 
 
 _CLOSE_ALL = f"""
-UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
-    completed_at = clock_timestamp(), updated_at = clock_timestamp()
-FROM runs r
-WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
-  AND s.status IN ({sql_list(OPEN_STEP)})
+WITH closed AS (
+    UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
+        completed_at = clock_timestamp(), updated_at = clock_timestamp()
+    FROM runs r
+    WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
+      AND s.status IN ({sql_list(OPEN_STEP)})
+    RETURNING s.*, r.organization_id
+)
+{outbox.insert("closed", "node.cancelled")}
 """
 
 
 def close_all(connection: RawConnection, run_id: str, token: str, error: str) -> None:
-    """Close, as failed, every open step of a run that can't go on."""
+    """Close, as failed, every open step of a run that can't go on, and tell their connectors."""
     with connection.cursor() as cursor:
         cursor.execute(_CLOSE_ALL, {"run_id": run_id, "token": token, "error": error})
 
@@ -309,21 +313,6 @@ def disown(connection: RawConnection, run_id: str, token: str) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute(_DISOWN, {"run_id": run_id, "token": token})
-
-
-_CLOSE_EARLIER = f"""
-UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
-    completed_at = clock_timestamp(), updated_at = clock_timestamp()
-FROM runs r
-WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
-  AND s.seq <= r.base_seq AND s.status IN ({sql_list(OPEN_STEP)})
-"""
-
-
-def close_earlier(connection: RawConnection, run_id: str, token: str) -> None:
-    """Close the step that an executor was lost in before its run was retried from the start."""
-    with connection.cursor() as cursor:
-        cursor.execute(_CLOSE_EARLIER, {"run_id": run_id, "token": token, "error": EXECUTOR_LOST})
 
 
 # Runs that were stopped while an executor held them, and whose executor died before it let go.

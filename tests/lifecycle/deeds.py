@@ -67,9 +67,7 @@ class Request:
         """Ask as somebody, for a run of some workflow."""
         with db.connect() as connection:
             if self.action is RETRY:
-                return retries.retry(
-                    connection, actor, metronome, self.run_id, afresh=self.afresh
-                )
+                return retries.retry(connection, actor, metronome, self.run_id, afresh=self.afresh)
             return transitions.request(
                 connection, self.action, actor, metronome, self.run_id, confirm=self.confirm
             )

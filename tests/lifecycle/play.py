@@ -141,7 +141,9 @@ class Play:
 
     def root(self, run: ModelRun) -> str:
         """The root of a run's tree."""
-        return self.forest.tree(run.id)[0].id if run.parent is None else self.forest.above(run)[0].id
+        return (
+            self.forest.tree(run.id)[0].id if run.parent is None else self.forest.above(run)[0].id
+        )
 
     def claim(self, limit: int = 99) -> list[ModelRun]:
         """An executor takes what is due, the longest due first."""

@@ -131,7 +131,9 @@ class Lifecycle(RuleBasedStateMachine):
         if action is RETRY:
             allowing += [run for run in self.runs() if run.in_doubt]
             allowing = [run for run in allowing if run.parent is None]
-        return self.random.choice(self.runs() if self.random.random() < 0.2 else allowing or self.runs())
+        return self.random.choice(
+            self.runs() if self.random.random() < 0.2 else allowing or self.runs()
+        )
 
     def steps(self, kind: str) -> list[tuple[ModelRun, ModelStep]]:
         """The steps that somebody outside may have something to say to, or had."""
