@@ -2,7 +2,7 @@
 
     python -m benchmarks.steps     steps a second against the raw rate of the boundary statement
     python -m benchmarks.cancel    cancels a second against a no-op route; the cost by table size
-    python -m benchmarks.stress    thousands of cancels at random moments, every trace checked
+    python -m benchmarks.stress    cancels at random moments, then a storm of everything at once
     python -m benchmarks.crash     executors killed under load, every trace checked
 
 Each brings its own PostgreSQL in a temporary directory, or uses a database of its own in the server

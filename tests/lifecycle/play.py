@@ -188,17 +188,20 @@ class Play:
         """The node in flight leaves by ``how``, and the next one starts."""
         if (left := self._doubtful(run)) is not None:
             return self.doubt(run, left)
-        fields = self._left(run, how)
+        return self._finished(run, self.start(run, how, unsafe=unsafe, remote=remote))
+
+    def start(
+        self, run: ModelRun, how: str, *, unsafe: bool = False, remote: bool = False
+    ) -> Write:
+        """The boundary at which the node in flight leaves by ``how``, and the next one starts."""
         seq = self._next_seq(run)
-        fields["starts"] = [
-            StepStart(
-                *(seq, f"n{seq}", "end", 1),
-                unsafe=unsafe,
-                connector="imagine" if remote else None,
-                callback_sha256=SECRET if remote else None,
-            )
-        ]
-        return self._write(run, **fields)
+        start = StepStart(
+            *(seq, f"n{seq}", "end", 1),
+            unsafe=unsafe,
+            connector="imagine" if remote else None,
+            callback_sha256=SECRET if remote else None,
+        )
+        return self.boundary(run, **self._left(run, how), starts=[start])
 
     def end_claim(self, run: ModelRun, move: Action, how: str) -> str:
         """The node in flight leaves by ``how``, and the run makes a move.
@@ -213,7 +216,11 @@ class Play:
         if move in (COMPLETE, FAIL):
             return self.finish(run, move)
         if move is BACKOFF:
-            return self._write(run, move=_move(move, run), **self._left(run, FAILED))
+            return self._write(run, move=_move(move), **self._left(run, FAILED))
+        return self._finished(run, self.park(run, how))
+
+    def park(self, run: ModelRun, how: str) -> Write:
+        """The boundary at which the node in flight leaves by ``how``, and nothing can go on."""
         fields = self._left(run, how)
         gone = {end.seq for end in fields["ends"]}
         waits = {
@@ -223,28 +230,32 @@ class Play:
         }
         waits |= {park.seq: (park.status, park.wake_at is not None) for park in fields["parks"]}
         if not waits:
-            return self._write(run, move=_move(COMPLETE, run), **fields)
+            return self.boundary(run, move=_move(COMPLETE), **fields)
         asks = any(status == WAITING_APPROVAL for status, _ in waits.values())
         wake_at = _later(self.holder(run)) if any(timed for _, timed in waits.values()) else None
         action = AWAIT_APPROVAL if asks else SLEEP
-        return self._write(run, move=Move(action.name, wake_at=wake_at), **fields)
+        return self.boundary(run, move=Move(action.name, wake_at=wake_at), **fields)
 
     def finish(self, run: ModelRun, move: Action) -> str:
         """The run ends, and whatever waits in it; nested runs are cancelled before."""
         self.cancel_children(run)
+        return self._finished(run, self.end(run, move))
+
+    def end(self, run: ModelRun, move: Action) -> Write:
+        """The boundary at which the run ends, and whatever waits in it."""
         status = COMPLETED if move is COMPLETE else CANCELLED
         ends = [
             ended(step.seq, FAILED if step.token else status, tell=step.connector)
             for step in run.open_steps()
         ]
-        return self._write(run, ends=ends, move=_move(move, run))
+        return self.boundary(run, ends=ends, move=_move(move))
 
     def give_up(self, run: ModelRun) -> None:
         """The run can't be walked."""
         held = self.holder(run)
         self.cancel_children(run)
         self.take(CloseAll(run.id, held.token))
-        if self._write(run, move=_move(FAIL, run)) == "stopped":
+        if self._write(run, move=_move(FAIL)) == "stopped":
             self.take(LetGo(run.id, held.token))
 
     def cancel_children(self, run: ModelRun) -> None:
@@ -265,7 +276,7 @@ class Play:
             )
             for step in steps
         ]
-        return self._write(run, ends=ends, move=_move(DOUBT, run))
+        return self._write(run, ends=ends, move=_move(DOUBT))
 
     def let_go(self, run: ModelRun, *, unfinished: bool) -> None:
         """The holder gives the run back; ``unfinished``: it leaves its node behind."""
@@ -332,7 +343,10 @@ class Play:
         return run.depth < MAX_DEPTH and len(alive) < MAX_RUNS
 
     def _write(self, run: ModelRun, **fields: Any) -> str:
-        answer: str = self.take(self.boundary(run, **fields))
+        return self._finished(run, self.boundary(run, **fields))
+
+    def _finished(self, run: ModelRun, deed: Write) -> str:
+        answer: str = self.take(deed)
         if answer == "timed_out":  # nothing more can start: the run fails
             return self.finish(run, FAIL)
         return answer
@@ -360,7 +374,7 @@ def _later(held: Claimed) -> Any:
     return held.now.replace(year=2999)
 
 
-def _move(action: Action, run: ModelRun) -> Move:
+def _move(action: Action) -> Move:
     return Move(
         action.name,
         error="it failed" if action in (FAIL, DOUBT, BACKOFF) else None,
