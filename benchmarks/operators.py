@@ -82,6 +82,8 @@ FROM runs WHERE status NOT IN ({sql_list(TERMINAL)})
    OR completed_at > clock_timestamp() - {_FAR} * interval '1 second'
 """
 
+# Runs that began behind the stop do so because somebody has revived the one above; if nobody has,
+# the ledger sees it.
 _TREE = """
 WITH RECURSIVE stop AS (
     SELECT created_at FROM audit_events
@@ -105,6 +107,7 @@ SELECT r.id, r.status,
         WHERE s.run_id = r.id AND s.lease_token IS NOT NULL
     )
 FROM tree t JOIN runs r ON r.id = t.id
+WHERE r.created_at <= coalesce((SELECT created_at FROM stop), clock_timestamp())
 """
 
 

@@ -71,18 +71,19 @@ class Round:
         self._connector: Process | None = None
         self._frozen: dict[int, float] = {}  # place of an executor: when it goes on
         self._away: list[tuple[float, float]] = []
+        self._killed: list[float] = []  # when API processes were
         self._strange: list[Violations] = []
-        self._died: list[str] = []
+        self._died: dict[int, str] = {}  # by process id
         self._counts: Counter[str] = Counter()
         self._ended = threading.Event()
+        self._last = Caller(bench, "the last one")  # who brings everything to its end
 
     def run(self, seconds: float) -> Found:
         """Storm for ``seconds``, settle, and check."""
         bench = self._bench
         ledger.install(bench)
-        self._last = Caller(bench, "the last one")
         self._start_connector()
-        bench.start_api()
+        self._api = bench.start_api()
         self._executors = [self._start_executor(place) for place in range(EXECUTORS)]
         for process in self._executors:
             bench.wait_for_executor(process)
@@ -160,6 +161,7 @@ class Round:
             (6, self._kill),
             (2, self._freeze),
             (1, self._terminate),
+            (1, self._kill_api),
             (0.7, lambda: self._restart(signal.SIGINT)),
             (0.7, lambda: self._restart(signal.SIGQUIT)),
         ]
@@ -179,7 +181,7 @@ class Round:
         self._thaw(everybody=place in self._frozen)
         self._bench.wait_for_executor(self._executors[place])  # before, it can't be told
         if code := self._executors[place].terminate():
-            self._died.append(f"an executor that was told to end: exit code {code}")
+            self._died[self._executors[place].pid] = f"told to end: exit code {code}"
         self._replace(place, "executors told to end")
 
     def _replace(self, place: int, what: str) -> None:
@@ -194,6 +196,14 @@ class Round:
         self._executors[place].signal(signal.SIGSTOP)
         self._frozen[place] = time.monotonic() + self._dice.uniform(0.5, 2.0) * LEASE
         self._counts["executors frozen for a while"] += 1
+
+    def _kill_api(self) -> None:
+        """One of its worker processes; gunicorn starts another."""
+        children = Path(f"/proc/{self._api.pid}/task/{self._api.pid}/children").read_text()
+        if workers := children.split():
+            os.kill(int(self._dice.choice(workers)), signal.SIGKILL)
+            self._killed.append(time.time())
+            self._counts["API processes killed"] += 1
 
     def _thaw(self, *, everybody: bool = False) -> None:
         for place, moment in list(self._frozen.items()):
@@ -218,9 +228,9 @@ class Round:
     def _watch(self) -> None:
         """Nobody dies by himself, and what always holds, holds now."""
         for process in self._bench.processes:
-            if process.returncode is not None:
-                self._died.append(f"exit code {process.returncode}: {process.logs()[-2000:]}")
-                self._bench.processes.remove(process)
+            if process.returncode is not None and process.pid not in self._died:
+                told = f"exit code {process.returncode}: {process.logs()[-2000:]}"
+                self._died[process.pid] = told
         try:
             self._strange += ledger.snapshot(self._bench)
         except psycopg2.OperationalError:
@@ -258,7 +268,7 @@ class Round:
         for process in list(self._bench.processes):
             code = process.terminate()
             if code and process is not self._connector:
-                self._died.append(f"one that was told to end: exit code {code}")
+                self._died.setdefault(process.pid, f"told to end: exit code {code}")
             self._bench.processes.remove(process)
 
     def _postgres_log(self) -> str:
@@ -269,13 +279,16 @@ class Round:
 
     def _judge(self, deeds: list[Deed], left: list[tuple[Any, ...]]) -> Found:
         bench = self._bench
+        died = list(self._died.values())
         found = [
             Violations("runs, leases or messages that did not come to an end", len(left), left[:3]),
-            Violations("processes that died by themselves", len(self._died), self._died[:3]),
+            Violations("processes that died by themselves", len(died), died[:3]),
         ]
         found += [one for one in checks.traces(bench) if one.name not in _NOT_HERE]
         found += self._strange + ledger.judge(bench)
-        found += verdicts.Judge(bench, deeds, self._away, self._marks).all()
+        found += verdicts.Judge(
+            bench, deeds, self._marks, away=self._away, killed=self._killed
+        ).all()
         found += verdicts.connector(bench, self._told)
         found += verdicts.logs(bench.directory) + verdicts.database_log(self._postgres_log())
         if kept := evidence.keep(bench, found, deeds, self._seed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,14 +53,24 @@ def _sampled(name: str, found: Sequence[Any]) -> Violations:
 
 
 class Judge:
-    """Holds the deeds of a round against its database; ``away`` are the times of restarts, in s."""
+    """Holds the deeds of a round against its database; times are in s since 1970.
+
+    ``away`` is when the database was restarted, ``killed`` when an API process was.
+    """
 
     def __init__(
-        self, bench: Bench, deeds: list[Deed], away: list[tuple[float, float]], marks: Path
+        self,
+        bench: Bench,
+        deeds: list[Deed],
+        marks: Path,
+        *,
+        away: list[tuple[float, float]],
+        killed: list[float],
     ) -> None:
         self._bench = bench
         self._deeds = deeds
         self._away = away
+        self._killed = killed
         self._marks = marks
         self._events = self._direct_events()
         self._revivals = self._times(_REVIVALS)
@@ -104,11 +114,16 @@ class Judge:
         begin, end = deed.sent / 1e9, deed.answered / 1e9
         return any(begin <= up + grace and end >= down for down, up in self._away)
 
+    def _in_kill(self, deed: Deed) -> bool:
+        return any(deed.sent / 1e9 <= at <= deed.answered / 1e9 for at in self._killed)
+
     def answers(self) -> Iterator[Violations]:
         """What the API answered at all."""
-        strange = [d for d in self._deeds if d.status not in (200, 201, 409, 503)]
+        strange = [d for d in self._deeds if d.status not in (200, 201, 409, 503, None)]
+        cut = [d for d in self._deeds if d.status is None and not self._in_kill(d)]
         away = [d for d in self._deeds if d.status == 503 and not self._in_restart(d, GRACE)]
         yield _sampled("answers that are none of 200, 201, 409, 503", [_shown(d) for d in strange])
+        yield _sampled("requests without an answer", [_shown(d) for d in cut])
         yield _sampled("answers 503 while the database was there", [_shown(d) for d in away])
         known = {row[0] for row in self._bench.sql("SELECT id FROM runs")}
         lost = [d for d in self._deeds if d.action == "start" and d.moved and d.run_id not in known]
@@ -135,19 +150,17 @@ class Judge:
             sent = [deed.sent for deed in deeds]
             found: dict[int, list[Event]] = defaultdict(list)
             for event in self._events.get(key, ()):
-                found[bisect.bisect_right(sent, event.at) - 1].append(event)
+                place = _asked_by(event, deeds, bisect.bisect_right(sent, event.at) - 1, found)
+                found[place].append(event)
+                self._by_xid[event.xid] = deeds[place]
+                if not _fits(event, deeds[place]):
+                    unasked.append((_shown(deeds[place]), event))
             for place, deed in enumerate(deeds):
-                events = found[place]
-                moved = deed.moved
+                events, moved = found[place], deed.moved
                 if moved is False and deed.action in STOPS and self._in_restart(deed):
                     moved = None  # sent twice by the API: the second one may have found it done
                 if len(events) > 1 or (moved is not None and len(events) != moved):
-                    (untold if not events else unasked).append((_shown(deed), events))
-                for event in events:
-                    self._by_xid[event.xid] = deed
-                    fits = event.action in _AUDITED[deed.action]
-                    if not fits or deed.run_id not in ("", event.run_id):
-                        unasked.append((_shown(deed), event))
+                    (unasked if events else untold).append((_shown(deed), events))
         strangers = self._events.keys() - by_key.keys() - {"executor", self._bench.actor.key_id}
         unasked += [(key, self._events[key][0]) for key in strangers]
         yield _sampled("requests that moved a run without an audit event", untold)
@@ -256,6 +269,24 @@ class Judge:
         return {step_id(run, seq): (status, error, run) for run, seq, status, error in rows}
 
 
+def _fits(event: Event, deed: Deed) -> bool:
+    return event.action in _AUDITED[deed.action] and deed.run_id in ("", event.run_id)
+
+
+def _asked_by(
+    event: Event, deeds: Sequence[Deed], last: int, found: Mapping[int, list[Event]]
+) -> int:
+    """The place of the request that an event is of: the last one that was sent before it.
+
+    But a statement that waited for a lock while its API process was killed may come in later.
+    """
+    for place in range(last, max(-1, last - 20), -1):
+        asks = place == last or deeds[place].status is None
+        if asks and _fits(event, deeds[place]) and not found.get(place):
+            return place
+    return last
+
+
 def _shown(deed: Deed) -> str:
     named = ",".join(sorted("/".join(pair) for pair in deed.named))
     return (
@@ -280,10 +311,10 @@ def connector(bench: Bench, path: Path) -> list[Violations]:
     recorded = Counter(line["step"] for line in ended if line["outcome"] == "recorded")
     late = {line["step"] for line in ended if line["outcome"] == "late"}
     steps = {
-        step_id(run_id, seq): (run_id, status, is_kept)
-        for run_id, seq, status, is_kept in bench.sql(
-            "SELECT run_id, seq, status, metadata -> 'lateCallback' IS NOT NULL FROM steps"
-            " WHERE connector IS NOT NULL"
+        step_id(run_id, seq): (run_id, status, is_kept, has_ended)
+        for run_id, seq, status, is_kept, has_ended in bench.sql(
+            "SELECT run_id, seq, status, metadata -> 'lateCallback' IS NOT NULL,"
+            " result IS NOT NULL FROM steps WHERE connector IS NOT NULL"
         )
     }
     stopped = {
@@ -292,8 +323,11 @@ def connector(bench: Bench, path: Path) -> list[Violations]:
             "SELECT run_id FROM ledger_changes WHERE new IN ('cancelled', 'failed')"
         )
     }
-    untold = [s for s, (_, status, _) in steps.items() if status == "cancelled" and s in dispatched]
-    untold = [step for step in untold if step not in told]
+    untold = [
+        step
+        for step, (_, status, _, has_ended) in steps.items()
+        if status == "cancelled" and not has_ended and step in dispatched and step not in told
+    ]
     lied = [
         step
         for step in told
@@ -322,6 +356,7 @@ def logs(directory: Path) -> list[Violations]:
                 is_error = entry.get("level") in ("error", "critical")
             except (ValueError, AttributeError):
                 is_error = line.startswith("Traceback") or " [ERROR] " in line
+                is_error = is_error and "was sent SIGKILL" not in line  # by us
             if is_error:
                 errors.append((path.name, line[:1500]))
     return [_sampled("errors in the logs of executors and API", errors)]

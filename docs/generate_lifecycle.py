@@ -12,7 +12,7 @@ from pathlib import Path
 from textwrap import fill
 
 from app.domain import lifecycle
-from app.domain.lifecycle import ACTIONS, RUN_STATUSES, SLEEP, TERMINAL
+from app.domain.lifecycle import ACTIONS, CLAIMABLE, RUN_STATUSES, SLEEP, TERMINAL
 
 PAGE = Path(__file__).with_name("lifecycle.rst")
 INDENT = "    "
@@ -42,23 +42,24 @@ _MEANINGS = {
     lifecycle.COMPLETED: "Final: it reached its end.",
     lifecycle.FAILED: "Final: a node failed and no attempt is left, or its ``timeoutMs`` has "
     "passed.",
-    lifecycle.CANCELLED: "Final: somebody cancelled it. A node that was in flight may still be "
-    "ending while ``lockedBy`` is set.",
+    lifecycle.CANCELLED: "Final: somebody cancelled it, or a run above it. A node that was in "
+    "flight may still be ending while ``lockedBy`` is set.",
 }
 
 _WHO = {
-    "claim": "an executor takes a run that is due",
-    "cancel": "a person, at any time before the end",
+    "claim": "an executor, when the run is due",
+    "cancel": "a person, at any time before the end; the executor, where a run no longer waits for "
+    "a nested one",
     "pause": "a person",
     "resume": "a person; in doubt, only with a confirmation",
-    "await_approval": "the executor, at an approval node",
+    "await_approval": "the executor, when a person is asked and nothing else can go on",
     "approve": "a person",
     "reject": "a person",
     "complete": "the executor, when no node is left",
     "fail": "the executor, when the run can't go on",
     "backoff": "the executor, when an attempt has failed and another one is left",
     "doubt": "the executor, when nobody knows whether a node has run",
-    "retry": "a person",
+    "retry": "a person; from the start, or behind the finished steps",
     "retry_in_doubt": "a person; a run that is paused for another reason can't be retried",
 }
 
@@ -77,8 +78,8 @@ _PROMISES = (
     ),
     (
         "No executor is needed",
-        "A run that nobody holds is cancelled in the request itself: queued, paused, waiting for "
-        "an approval, backing off or asleep.",
+        "A run that nobody holds is cancelled in the request itself: queued, paused, backing off, "
+        "asleep, or waiting for an approval, a nested run or a remote side.",
     ),
     (
         "Twice is once",
@@ -114,6 +115,7 @@ def page() -> str:
         _section("When an executor may take a run", _DUE),
         _section("Runs below a run", _TREES),
         _section("A decision on an approval", _DECISIONS),
+        _section("In doubt", _DOUBT),
         _section("What is promised", _promises()),
     ]
     return "\n".join(parts)
@@ -122,11 +124,14 @@ def page() -> str:
 _DUE = f"""\
 One column decides: ``due_at``. For a new run it is the moment of its creation, for a backoff or a
 sleep the moment to wake, and for a run that is held the end of its lease. An executor claims what
-is {" or ".join(lifecycle.CLAIMABLE)} and due, the longest due first. So the same statement starts
-new runs, wakes sleepers and takes over the runs of a dead executor.
+is {", ".join(CLAIMABLE[:-1])} or {CLAIMABLE[-1]}, and due, the longest due first. So the same
+statement starts new runs, wakes sleepers and takes over the runs of a dead executor.
 
 ``{SLEEP.name}`` is the one move that changes no status: the run stays {SLEEP.target}, and nobody
-holds it until it is due.
+holds it until it is due. So does a run that waits for something that has no time: for a nested run,
+a remote side or a person. Its ``due_at`` is infinity. What it waits for makes it due when it comes,
+in the same transaction. A run that is held at that moment, or paused, looks at it when it is let
+go, or resumed; one that backs off keeps its time.
 """
 
 
@@ -149,6 +154,15 @@ run is {lifecycle.QUEUED}, {lifecycle.RUNNING} or {lifecycle.PAUSED}, which stay
 """
 
 
+_DOUBT = f"""\
+A node whose executor died, or left it behind at a shutdown, may have run or not. Where running it
+again does no harm it is run again. Where it may, ``{lifecycle.DOUBT.name}`` pauses the run in the
+transaction that closes the node's step, and the run is ``inDoubt``: a run that is paused by then
+stays so, and is in doubt as well. Then a resume needs ``confirmInDoubtReplay``, also one of a run
+above; a retry or a cancel settles it too. Nothing else makes such a run go on.
+"""
+
+
 def _statuses() -> list[tuple[str, ...]]:
     return [(f"``{status}``", _MEANINGS[status]) for status in RUN_STATUSES]
 
@@ -167,11 +181,11 @@ def _actions() -> list[tuple[str, ...]]:
 
 
 def _graph() -> str:
-    """For each status the actions that lead out of it, as plain text."""
+    """For each status the actions that lead out of it, or leave it as it is, as plain text."""
     width = max(map(len, RUN_STATUSES))
     lines = [".. code-block:: text", ""]
     for status in RUN_STATUSES:
-        ways = [action for action in ACTIONS if status in action.sources]
+        ways = [action for action in (*ACTIONS, SLEEP) if status in action.sources]
         for number, action in enumerate(ways):
             name = status if number == 0 else ""
             lines.append(f"    {name:{width}}  --{action.name}-->  {action.target}")

@@ -24,7 +24,8 @@ approvals = Blueprint(
 def list_approvals(query: dict[str, Any]) -> Response:
     """List the steps that wait for a decision in all workflows, those of the oldest run first.
 
-    Runs that wait for nothing else are listed; not those that are paused.
+    All are listed that can still be decided, also where the run is paused, backs off or is busy
+    elsewhere: `runStatus` tells.
     """
     limit, offset = query["limit"], query["offset"]
     found = service.page(db(), actor(), limit=limit + 1, offset=offset)

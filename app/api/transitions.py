@@ -81,7 +81,9 @@ def pause_run(_: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """Pause a run and all runs below it.
 
     When this answers 200, no node of them starts until they are resumed. A node that had started
-    ends by itself; `Pause-In-Flight` names it. A run that has ended is answered unchanged.
+    ends by itself; `Pause-In-Flight` names it. A run that has ended is answered unchanged. So is
+    one that is paused; but where that came from a run above, it stays paused from now on when that
+    one is resumed.
     """
     done = service.pause(db(), actor(), metronome_id, run_id)
     return _stopped("Pause", service.pause_outcome(done), done)
@@ -123,8 +125,9 @@ def retry_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """Queue a run once more that has failed, was cancelled, or is in doubt.
 
     Its input and its version stay the same; earlier attempts stay in the trace. What still goes on
-    below it is cancelled. 409 with the code `not_retryable` where the run is in another state, and
-    with `nested_run` where another run started it: retry that one.
+    below it is cancelled; but `from: failed` of a run in doubt keeps it, resumes what was paused
+    with the run, and runs the node again. 409 with the code `not_retryable` where the run is in
+    another state, and with `nested_run` where another run started it: retry that one.
     """
     afresh = body["start"] == "start"
     return dump.answer(

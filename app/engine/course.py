@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -13,7 +13,7 @@ from app.domain import lifecycle
 from app.domain.graph import Node
 from app.domain.outcomes import Failed, Spawn
 from app.domain.retry import backoff
-from app.engine.frames import Loop, Parked
+from app.engine.frames import Frame, Loop, Parked
 from app.engine.holds import Hold
 from app.engine.nested import Nested
 from app.engine.walk import Walk
@@ -49,6 +49,8 @@ class Course:
         self.kinds = kinds
         self.limits = limits
         self.claimed = hold.claimed
+        # how the interpreter ends what has news: set by it, since it knows how to make an outcome
+        self.settle: Callable[[Frame], None] = lambda top: None
         self._writer = writer
         self._nested = nested
 
@@ -97,6 +99,24 @@ class Course:
                 text, parked.wake_at = found
                 parked.result = None if text is None else orjson.loads(text)
 
+    def hear(self, waiting: Sequence[Parked]) -> None:
+        """Give all that wait the news that have come since the run was claimed."""
+        self._nested.hear(waiting)
+        for parked in waiting:
+            if parked.result is None:
+                self.look_again(parked)
+
+    def end_waits(self, top: Frame) -> None:
+        """Nobody will wait any more for what is parked in a frame and below it.
+
+        Nested runs are cancelled. What has ended by then has ended: that is in the trace, and a
+        retry behind the finished steps does not do it again.
+        """
+        stored = [p for frame in top.below() for p in frame.parked.values() if p.stored]
+        self.cancel_nested([p.seq for p in stored if "childRunId" in p.metadata])
+        self.hear(stored)
+        self.settle(top)
+
     def cancel_nested(self, seqs: Sequence[int]) -> None:
         """Nobody waits any more for the nested runs of these steps."""
         self._nested.cancel(self.claimed, seqs)
@@ -137,7 +157,8 @@ class Course:
             verdict = self._write()
             if verdict.answer in ("stopped", "lease_lost"):
                 return self._stop(verdict)
-        self.cancel_nested(self.walk.close_open("the run failed while this node waited"))
+        self.end_waits(self.walk.top)
+        self.walk.close(self.walk.top, "the run failed while this node waited")
         return self._finish(Move(lifecycle.FAIL.name, error=error))
 
     def doubt(self, node_id: str) -> None:

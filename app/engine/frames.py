@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.domain.graph import Graph, Node
@@ -73,6 +73,8 @@ class Frame:
         self.suspended: dict[str, Loop] = {}  # those that were closed before their end
         self.not_before: dict[str, datetime] = {}  # a failed node that is to be tried again
         self.attempts: dict[str, int] = {}
+        self.tries: dict[str, int] = {}  # failures in this attempt of the run that were tried again
+        self.losses: dict[str, int] = {}  # executors that were lost in a row in a node
         self.replays: dict[str, str] = {}  # the key of the step that a lost node replays
         self.recorded: set[str] = set()  # nodes whose skipping is in the trace
         self.stopped: set[str] = set()  # nodes that were in flight when the run stopped
@@ -160,6 +162,7 @@ class Frame:
             self.scope[node.output_key] = output
         for waiting in (self.replays, self.not_before, self.parked, self.loops, self.suspended):
             waiting.pop(node.id, None)
+        self.losses.pop(node.id, None)
 
     def result(self) -> dict[str, Any]:
         """What this level answers: the output of the end that was reached.
@@ -213,6 +216,12 @@ class Loop:
         self.iteration = iteration
         self.frame = Frame(graph, entries, scope, loop=self, iteration=iteration)
         return self.frame
+
+
+def deadline(node: Node, started_at: datetime) -> datetime | None:
+    """When the node's own timeoutMs ends; None without one."""
+    timeout = node.config.get("timeoutMs")
+    return None if not timeout else started_at + timedelta(milliseconds=timeout)
 
 
 def answer(outputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -88,11 +88,12 @@ class Holds:
         with self._lock:
             return list(self._holds.values())
 
-    def told(self, run_id: str, status: str) -> None:
-        """A run's status has changed, as a notification says."""
-        for hold in self.all():
-            if hold.claimed.id == run_id:
-                _tell(hold, status)
+    def told(self, token: str, status: str) -> None:
+        """The status of the run that is held under a lease has changed, as a notification says."""
+        with self._lock:
+            hold = self._holds.get(token)
+        if hold is not None:
+            _tell(hold, status)
 
     def read(self, asked: list[Hold], statuses: Mapping[str, str]) -> None:
         """The statuses of ``asked`` have been read; a run that is missing is no longer ours."""

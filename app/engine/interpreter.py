@@ -18,6 +18,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from app.clock import DatabaseClock
@@ -30,11 +31,10 @@ from app.domain.progress import has_error_edge
 from app.domain.retry import BASE_SECONDS, backoff
 from app.engine import parking, turning
 from app.engine.course import TIMED_OUT, Course, give_up, of
-from app.engine.frames import Frame
+from app.engine.frames import Frame, Parked, deadline
 from app.engine.holds import Hold
 from app.engine.nested import Nested
 from app.engine.rebuild import rebuild
-from app.engine.walk import deadline
 from app.engine.writer import GaveUp, Writer
 from app.ids import step_id
 from app.nodes.base import Context, NodeKind, NodeLimits
@@ -48,7 +48,6 @@ HOLD_SECONDS = 1.0  # a sleep that is no longer than this is waited for by the t
 MAX_LOSSES = 5  # executors that may be lost in a row while a run's nodes are in flight
 MAX_TAKEOVERS = 4 * MAX_LOSSES  # take-overs in a row, whatever it was that ended the executors
 LOOPS = LoopKind()
-MAX_ERROR = 10_000  # characters of an error in the trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Interpreter:
             )
         walk = rebuild(claimed, graph, self._plan, trail, last)
         self.nested.hear([parked for _, _, parked in walk.parked()])
-        return Course(
+        course = Course(
             hold,
             walk,
             writer=self.writer,
@@ -102,6 +101,8 @@ class Interpreter:
             kinds=self.kinds,
             limits=self.limits,
         )
+        course.settle = partial(parking.settle, course, partial(self._parked_context, course))
+        return course
 
     def _plan(self, node: Node, recorded: Mapping[str, Any]) -> LoopPlan:
         return LOOPS.plan(node.config, recorded)
@@ -110,8 +111,7 @@ class Interpreter:
         walk, hold = course.walk, course.hold
         if walk.doubt is not None:
             return course.doubt(walk.doubt)
-        # After a resume or a retry, which a person asked for, the count of take-overs begins anew.
-        if (losses := min(walk.losses, hold.claimed.takeovers)) >= MAX_LOSSES:
+        if (losses := walk.losses()) >= MAX_LOSSES:
             return course.fail(_poisonous(losses))
         if walk.failure is not None:  # the run was paused between that and its own failure
             return course.end_attempt(*walk.failure)
@@ -162,7 +162,19 @@ class Interpreter:
             course, frame, node, start.seq, start.attempt, verdict.started_at, rendered, token
         )
         outcome = refusal or self._call(context, frame, node, hold)
+        if connector is not None and isinstance(outcome, (Failed, Interrupted)):
+            outcome = self._called_back(course, node, context, start.seq) or outcome
         return self.note(course, frame, node, context, start.seq, outcome)
+
+    def _called_back(
+        self, course: Course, node: Node, context: Context, seq: int
+    ) -> Outcome | None:
+        """What the remote side has said of work whose request did not go well; None for nothing."""
+        parked = Parked(seq, context.started_at, None, {}, metadata={"waitsFor": "callback"})
+        course.look_again(parked)
+        if parked.result is None:
+            return None
+        return parking.resume(course, node, context, parked, self.clock.now())
 
     def _render(
         self, node: Node, scope: Mapping[str, Any]
@@ -278,13 +290,13 @@ class Interpreter:
     ) -> bool:
         """A node has failed: try it again, take its error edge, or fail what it is part of."""
         walk = course.walk
-        error = clean_text(outcome.error, MAX_ERROR)
+        error = clean_text(outcome.error, parking.MAX_ERROR)
         log.info("node failed", extra={**of(course.hold, node), "error": error})
-        attempts = walk.attempt(frame, node.id) - course.claimed.base_attempt
+        tries = frame.tries.get(node.id, 0) + 1
         retry = node.config.get("retry") or {}
-        if outcome.retryable and attempts < (retry.get("maxAttempts") or 1):
+        if outcome.retryable and tries < (retry.get("maxAttempts") or 1):
             base = retry.get("backoffSeconds")
-            wait = backoff(attempts, base=BASE_SECONDS if base is None else base)
+            wait = backoff(tries, base=BASE_SECONDS if base is None else base)
             at = self.clock.now() + timedelta(seconds=wait)
             walk.failed(frame, node, seq, error, text, at)
             return True
@@ -335,12 +347,15 @@ class Interpreter:
                 course.look_again(parked)
                 if not parked.is_due(now):
                     continue  # a heartbeat has put it off
-            attempt = course.walk.attempt(frame, node.id)
-            context = self._context(course, frame, node, parked.seq, attempt, parked.started_at, {})
+            context = self._parked_context(course, frame, node, parked)
             outcome = parking.resume(course, node, context, parked, now)
             if not self.note(course, frame, node, context, parked.seq, outcome):
                 return False
         return True
+
+    def _parked_context(self, course: Course, frame: Frame, node: Node, parked: Parked) -> Context:
+        attempt = course.walk.attempt(frame, node.id)
+        return self._context(course, frame, node, parked.seq, attempt, parked.started_at, {})
 
     def _nap(self, course: Course, seconds: float) -> bool:
         """Wait for a short sleep to end, or for news of the run; False where it was let go."""

@@ -118,5 +118,5 @@ class Listener(threading.Thread):
         elif channel == OUTBOX_CHANNEL:
             self._on_outbox()
         else:
-            run_id, _, status = payload.partition(" ")
-            self._on_stop(run_id, status)
+            token, _, status = payload.partition(" ")
+            self._on_stop(token, status)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import datetime
 
 from app.domain.errors import ValueRefused
 from app.domain.graph import Node
-from app.domain.jsonvalue import dumps
-from app.domain.lifecycle import RUNNING, WAITING_APPROVAL
+from app.domain.jsonvalue import clean_text, dumps
+from app.domain.lifecycle import CANCELLED, RUNNING, WAITING_APPROVAL
 from app.domain.outcomes import (
     AwaitApproval,
     AwaitCallback,
+    Done,
     Failed,
     Outcome,
     Repeat,
@@ -20,12 +22,13 @@ from app.domain.outcomes import (
 )
 from app.domain.progress import body_entries
 from app.engine.course import Course, of
-from app.engine.frames import Frame, Parked
-from app.engine.walk import deadline
+from app.engine.frames import Frame, Parked, deadline
 from app.nodes.base import Context, News
 
 log = logging.getLogger(__name__)
 
+MAX_ERROR = 10_000  # characters of an error in the trace
+_NO_END = (CANCELLED, "deleted")  # how a nested run may have ended that came to nothing
 _WAITS_FOR = {SleepUntil: "time", AwaitApproval: "approval", AwaitCallback: "callback"}
 
 
@@ -104,6 +107,7 @@ def resume(
     """What has become of a parked node that has news, or whose time has come."""
     if parked.result is not None:
         course.walk.dispatched.discard(parked.seq)  # the remote side knows how it has ended
+        course.walk.heard.add(parked.seq)
     elif parked.timed_out(now):
         course.cancel_nested([parked.seq])
         return Failed(f"timed out after {node.config.get('timeoutMs')} ms")
@@ -114,3 +118,30 @@ def resume(
     except Exception as error:  # whatever a handler raises fails its own node only
         log.exception("a node raised", extra=of(course.hold, node, context.step_id))
         return Failed(f"{type(error).__name__}: {error}")
+
+
+def settle(
+    course: Course, context_of: Callable[[Frame, Node, Parked], Context], top: Frame
+) -> None:
+    """End what has news in a frame that is about to be closed; nothing comes of it any more."""
+    waiting = [
+        (frame, frame.graph.nodes[node_id], parked)
+        for frame in top.below()
+        for node_id, parked in frame.parked.items()
+        if parked.result is not None and parked.result.get("status") not in _NO_END
+    ]
+    for frame, node, parked in waiting:
+        context = context_of(frame, node, parked)
+        outcome = resume(course, node, context, parked, course.clock.now())
+        if not isinstance(outcome, (Done, Failed)):
+            continue
+        try:
+            limit = course.limits.output_max_bytes
+            text = dumps(outcome.output or {}, "output", max_bytes=limit)
+        except ValueRefused as error:
+            outcome, text = Failed(error.message, retryable=False), "{}"
+        if isinstance(outcome, Done):
+            course.walk.done(frame, node, parked.seq, text, outcome.branch)
+        else:
+            error_text = clean_text(outcome.error, MAX_ERROR)
+            course.walk.failed_within(frame, node, parked.seq, error_text, text)

@@ -17,8 +17,8 @@ from app.domain.graph import Graph, Node
 from app.domain.lifecycle import COMPLETED, FAILED, OPEN_STEP, SKIPPED
 from app.domain.outcomes import LoopPlan
 from app.domain.progress import ERROR_HANDLE, body_entries
-from app.engine.frames import Frame, Loop, Parked
-from app.engine.walk import Walk, deadline
+from app.engine.frames import Frame, Loop, Parked, deadline
+from app.engine.walk import Walk
 from app.ids import step_id
 from app.store.boundary import StepEnd
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED, Claimed
@@ -40,6 +40,7 @@ def rebuild(
     memory = _Memory(walk, plan)
     for step in trail:
         memory.remember(step)
+    walk.doubt = memory.doubt()
     return walk
 
 
@@ -60,6 +61,11 @@ class _Memory:
         self._walk = walk
         self._plan = plan
         self._loops: dict[int, Loop] = {}  # by the seq of their steps
+        self._doubts: dict[tuple[int, str], str] = {}  # lost nodes that may do harm when run again
+
+    def doubt(self) -> str | None:
+        """A node that was lost, may do harm when it runs again, and that nobody was asked about."""
+        return next(iter(self._doubts.values()), None)
 
     def remember(self, step: Trail) -> None:
         if step.node_id not in self._walk.graph.nodes:
@@ -84,8 +90,8 @@ class _Memory:
             orjson.loads(step.output) if step.output else {},
             orjson.loads(step.metadata) if step.metadata else {},
         )
+        self._doubts.pop((id(frame), node.id), None)  # it was started again since
         if step.status == COMPLETED:
-            self._walk.losses = 0
             frame.settle(node, known.output, known.metadata.get("branch"))
         elif step.status in OPEN_STEP:
             self._open(known)
@@ -111,9 +117,9 @@ class _Memory:
         if step.lease_token is not None and step.result is None:
             # somebody was in flight in it, and is gone
             self._lost(known)
-            self._walk.pending.ends.append(StepEnd(step.seq, FAILED, error=EXECUTOR_LOST))
-            if step.unsafe and self._walk.doubt is None:
-                self._walk.doubt = node.id
+            # A connector that may be given the same work again is not told to stop it.
+            end = StepEnd(step.seq, FAILED, error=EXECUTOR_LOST, tell=step.unsafe)
+            self._walk.pending.ends.append(end)
         elif node.kind == LOOP:
             frame.loops[node.id] = self._loop(known)
         else:
@@ -142,13 +148,22 @@ class _Memory:
             self._lost(known)
         elif "retryAt" in metadata:
             frame.not_before[node.id] = datetime.fromisoformat(metadata["retryAt"])
+            if metadata.get("runAttempt") == self._walk.claimed.attempt_count:
+                frame.tries[node.id] = frame.tries.get(node.id, 0) + 1
         elif metadata.get("runAttempt") == self._walk.claimed.attempt_count:
             self._walk.failure = (f"node {node.id} failed: {step.error}", metadata["retryable"])
 
     def _lost(self, known: _Known) -> None:
-        self._walk.losses += known.step.error != EXECUTOR_STOPPED
-        own = step_id(self._walk.claimed.id, known.step.seq)
-        known.frame.replays[known.node.id] = known.metadata.get("replayOf", own)
+        frame, node, step, claimed = known.frame, known.node, known.step, self._walk.claimed
+        if step.unsafe:
+            if step.seq > claimed.confirmed_seq:
+                self._doubts[id(frame), node.id] = node.id
+        elif step.error != EXECUTOR_STOPPED and (
+            claimed.queued_at is None or known.began > claimed.queued_at  # not before a retry
+        ):
+            frame.losses[node.id] = frame.losses.get(node.id, 0) + 1
+        own = step_id(claimed.id, step.seq)
+        frame.replays[node.id] = known.metadata.get("replayOf", own)
 
     def _loop(self, known: _Known) -> Loop:
         step = known.step

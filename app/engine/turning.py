@@ -91,8 +91,9 @@ def _outputs(course: Course, loop: Loop, limit: int) -> dict[str, Any]:
 
 def fail_loop(course: Course, loop: Loop, failed: Failing, failure: Failed) -> bool:
     """A loop has failed, and what waits inside of it ends; False where that ended the run."""
-    closed = course.walk.close_below(loop, "the loop around this node failed")
-    course.cancel_nested(closed)
+    if loop.frame is not None:
+        course.end_waits(loop.frame)
+        course.walk.close(loop.frame, "the loop around this node failed")
     return failed(course, loop.outer, loop.node, loop.seq, failure)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -23,7 +23,7 @@ from app.domain.lifecycle import (
 )
 from app.domain.outcomes import Failed, LoopPlan
 from app.domain.progress import ERROR_HANDLE, body_entries, entry_nodes
-from app.engine.frames import Frame, Loop, Parked
+from app.engine.frames import Frame, Loop, Parked, deadline
 from app.ids import step_id
 from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed, NextNode
@@ -47,9 +47,9 @@ class Walk:
         self.pending = Pending()
         self.failure: tuple[str, bool] | None = None  # what ends this attempt; may it be repeated?
         self.doubt: str | None = None  # a lost node that may do harm when it runs again
-        self.losses = 0  # executors that were lost in a row, without a node that ended well
         self._next_seq = max(last, claimed.base_seq) + 1
         self.dispatched: set[int] = set()  # steps of which a connector knows that they are open
+        self.heard: set[int] = set()  # steps that end by what came from outside
         self._passed: list[StepStart] = []
         self._new_parked: list[tuple[Frame, str, Parked]] = []
         # No parked node is due before this; None where only news can end what waits. What was
@@ -113,6 +113,10 @@ class Walk:
         return bool(pending.ends or pending.parks or pending.spawns) or any(
             parked.metadata.get("waitsFor") != "time" for parked in self._unstored()
         )
+
+    def losses(self) -> int:
+        """How many executors were lost in a row in one node."""
+        return max((n for frame in self.frames() for n in frame.losses.values()), default=0)
 
     def turning(self) -> Loop | None:
         """A loop whose iteration is over, or that has not begun one."""
@@ -207,7 +211,9 @@ class Walk:
         """A node has ended well; ``text`` is its output as JSON."""
         metadata = None if branch is None else _json({"branch": branch})
         self.dispatched.discard(seq)
-        self.pending.ends.append(StepEnd(seq, COMPLETED, output=text, metadata=metadata))
+        self.pending.ends.append(
+            StepEnd(seq, COMPLETED, output=text, metadata=metadata, heard=seq in self.heard)
+        )
         # Read back, as after a take-over: an output may be part of the scope that it is put into.
         frame.settle(node, orjson.loads(text), branch)
 
@@ -215,8 +221,9 @@ class Walk:
         self, frame: Frame, node: Node, seq: int, error: str, output: str | None, at: datetime
     ) -> None:
         """A node has failed, and is to be tried again ``at`` a time, in the same attempt."""
-        metadata = _json({"retryAt": at})
+        metadata = _json({"retryAt": at, "runAttempt": self.claimed.attempt_count})
         self._unpark(frame, node)
+        frame.tries[node.id] = frame.tries.get(node.id, 0) + 1
         frame.not_before[node.id] = at
         self._end(seq, FAILED, error, output, metadata)
 
@@ -290,27 +297,18 @@ class Walk:
             loop.previous = loop.frame.result()
         loop.begin(loop.iteration + 1, body, body_entries(body))
 
-    def close_below(self, loop: Loop, error: str) -> list[int]:
-        """Whatever waits inside of a loop that fails ends cancelled; the seqs of those steps."""
-        return [] if loop.frame is None else self._close(loop.frame, error)
-
-    def close_open(self, error: str) -> list[int]:
-        """The run ends while nodes wait: they end cancelled; the seqs of those steps."""
-        return self._close(self.top, error)
-
-    def _close(self, top: Frame, error: str) -> list[int]:
+    def close(self, top: Frame, error: str) -> None:
+        """What waits in a frame and below it ends cancelled, for something around it fails."""
         closed: list[int] = []
-        for frame in top.below():
+        for frame in list(top.below()):
             closed += [parked.seq for parked in frame.parked.values()]
             closed += [loop.seq for loop in frame.loops.values()]
-        for frame in list(top.below()):
             frame.parked.clear()
             frame.suspended |= frame.loops
             frame.loops.clear()
         self.pending.spawns = [s for s in self.pending.spawns if s.seq not in closed]
         for seq in closed:
             self._end(seq, CANCELLED, error)
-        return closed
 
     def _unpark(self, frame: Frame, node: Node) -> None:
         """A node that waited, or a loop that went on, does so no longer."""
@@ -327,9 +325,9 @@ class Walk:
         metadata: str | None = None,
     ) -> None:
         """A step ends otherwise than well; its connector is told, unless that said so itself."""
-        tell = seq in self.dispatched
+        tell, heard = seq in self.dispatched, seq in self.heard
         self.dispatched.discard(seq)
-        self.pending.ends.append(StepEnd(seq, status, output, error, metadata, tell=tell))
+        self.pending.ends.append(StepEnd(seq, status, output, error, metadata, tell, heard))
 
     def take_pending(self) -> Pending:
         """What is to be written now; parked nodes of which the database does not know are in it."""
@@ -387,12 +385,6 @@ class Walk:
         seq = self._next_seq
         self._next_seq += 1
         return seq
-
-
-def deadline(node: Node, started_at: datetime) -> datetime | None:
-    """When the node's own timeoutMs ends; None without one."""
-    timeout = node.config.get("timeoutMs")
-    return None if not timeout else started_at + timedelta(milliseconds=timeout)
 
 
 def _json(value: Any) -> str:

@@ -49,7 +49,10 @@ def cancel_outcome(done: Transitioned) -> CancelOutcome:
 
 
 def pause(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Transitioned:
-    """Pause a run and all below it; one that has ended is answered as it is. Raises NotFound."""
+    """Pause a run and all below it; one that has ended is answered as it is. Raises NotFound.
+
+    One that is paused since a run above it was is held on its own from now on.
+    """
     return _stop(db, PAUSE, actor, metronome_id, run_id)
 
 

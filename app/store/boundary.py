@@ -30,7 +30,9 @@ from app.store.boundary_statement import PLAIN, WIDE
 class StepEnd:
     """How a step ended; ``output`` and ``metadata`` are JSON text.
 
-    Fenced by the boundary's lease, or for a step without a lease (asleep) by that on the run.
+    ``tell`` says that its connector, where it has one, has to know that it was cancelled; ``heard``
+    that this end is made of what came from outside, which else is kept in the metadata. Fenced by
+    the boundary's lease, or for a step without a lease (asleep) by that on the run.
     """
 
     seq: int
@@ -38,7 +40,8 @@ class StepEnd:
     output: str | None = None
     error: str | None = None
     metadata: str | None = None
-    tell: bool = False  # its connector, where it has one, has to be told that it was cancelled
+    tell: bool = False
+    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +188,7 @@ def write(connection: RawConnection, boundaries: Sequence[Boundary]) -> list[Ver
 
 def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]:
     asked: list[list[Any]] = [[] for _ in range(7)]
-    ends: list[list[Any]] = [[] for _ in range(7)]
+    ends: list[list[Any]] = [[] for _ in range(8)]
     parks: list[list[Any]] = [[] for _ in range(7)]
     starts: list[list[Any]] = [[] for _ in range(13)]
     spawns: list[list[Any]] = [[] for _ in range(6 if wide else 0)]
@@ -201,7 +204,7 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
         for end in boundary.ends:
             _append(
                 ends,
-                (place, end.seq, end.status, end.output, end.error, end.metadata, end.tell),
+                (place, *(getattr(end, name) for name in _END_FIELDS)),
             )
         for park in boundary.parks:
             if park.seq in ending:
@@ -240,6 +243,7 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
 
 
 _STAY = Move("")
+_END_FIELDS = ("seq", "status", "output", "error", "metadata", "tell", "heard")
 _START_FIELDS = (
     *("seq", "node_id", "node_type", "attempt", "status", "input", "metadata"),
     *("parent_seq", "iteration", "unsafe", "connector", "callback_sha256"),

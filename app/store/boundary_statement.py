@@ -41,7 +41,7 @@ _PARKING = f"'{SLEEP.name}', '{AWAIT_APPROVAL.name}'"
 # The types of the parameters, in order: the run and its move, then ends, parks, starts, and in the
 # wide form spawns.
 _RUN = ("text[]", "text[]", "text[]", "text[]", "text[]", "float8[]", "timestamptz[]")
-_ENDS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]", "bool[]")
+_ENDS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]", "bool[]", "bool[]")
 _PARKS = ("int[]", "int[]", "text[]", "timestamptz[]", "text[]", "text[]", "bool[]")
 _STARTS = (
     *("int[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
@@ -58,6 +58,14 @@ def _merged(more: str) -> str:
     return f"""CASE WHEN l.{more} IS NULL THEN s.metadata
             WHEN s.metadata IS NULL THEN CAST(l.{more} AS json)
             ELSE CAST(CAST(s.metadata AS jsonb) || CAST(l.{more} AS jsonb) AS json) END"""
+
+
+def _kept(more: str) -> str:
+    """The same for a step that ends: what came from outside too late to be heard stays readable."""
+    return f"""CASE WHEN s.result IS NULL OR l.heard THEN {_merged(more)}
+            ELSE CAST(coalesce(CAST({_merged(more)} AS jsonb), jsonb_build_object())
+                || jsonb_build_object(CASE s.node_type WHEN 'approval' THEN 'lateDecision'
+                    ELSE 'lateCallback' END, CAST(s.result AS jsonb)) AS json) END"""
 
 
 # One plan serves tables of any size. A plan that is made while they are small would read them from
@@ -94,12 +102,12 @@ held AS MATERIALIZED (
 ended AS (
     UPDATE steps s SET status = l.end_status,
         output = coalesce(CAST(l.end_output AS json), s.output), error = l.end_error,
-        metadata = {_merged("end_metadata")},
+        metadata = {_kept("end_metadata")},
         lease_token = NULL, wake_at = NULL,
         completed_at = l.now, updated_at = l.now
     FROM (
         SELECT * FROM unnest({{ends}}) AS e (place, seq, end_status, end_output, end_error,
-            end_metadata, tell)
+            end_metadata, tell, heard)
         JOIN held USING (place) OFFSET 0
     ) AS l
     WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq = l.seq AND s.status IN ({sql_list(OPEN_STEP)})
@@ -110,7 +118,9 @@ ended AS (
 parked AS (
     UPDATE steps s SET status = l.park_status, wake_at = l.park_until, lease_token = NULL,
         output = coalesce(CAST(l.park_output AS json), s.output),
-        metadata = {_merged("park_metadata")}, updated_at = l.now
+        metadata = {_merged("park_metadata")}, updated_at = l.now,
+        organization_id = CASE WHEN l.park_status = '{WAITING_APPROVAL}'
+            THEN l.organization_id END
     FROM (
         SELECT * FROM unnest({{parks}}) AS z (place, seq, park_status, park_until, park_output,
             park_metadata, spawns)

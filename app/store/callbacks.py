@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 
 from app.domain.lifecycle import RUNNING, TERMINAL, WAITING_APPROVAL, sql_list
 from app.domain.models import Step
+from app.store import late as late_news
 from app.store import rows
 from app.store.leases import DUE_CHANNEL
 
@@ -30,6 +31,9 @@ def put_off(now: str) -> str:
         {now} + CAST(s.output -> 'callback' ->> 'heartbeatMs' AS bigint)
             * interval '1 millisecond')"""
 
+
+# A colon would be a parameter to SQLAlchemy.
+_NOW = late_news.time_text("clock_timestamp()").replace(":", "\\:")
 
 _TOKEN = text("""
 SELECT callback_sha256 FROM steps
@@ -57,14 +61,15 @@ def token_sha256(connection: Connection, place: Place) -> str | None:
     return found
 
 
-# A step is open to a callback while its run goes on: what was cancelled has ended, though a node
-# may still be in flight. ``told`` is what would be kept of a late one.
+# A step is open to a callback while its run goes on: what was cancelled, or given up by a retry
+# from the start, has ended, though a node may still be in flight. ``told``: there was one before.
 _RECORD = text(f"""
 SELECT id FROM runs WHERE id = :run_id AND metronome_id = :metronome_id FOR NO KEY UPDATE;
 
 WITH found AS MATERIALIZED (
     SELECT s.seq, s.result IS NOT NULL AS told,
-        s.status = '{RUNNING}' AND r.status NOT IN ({sql_list(TERMINAL)}) AS open
+        s.status = '{RUNNING}' AND r.status NOT IN ({sql_list(TERMINAL)})
+            AND s.seq > r.base_seq AS open
     FROM runs r JOIN steps s ON s.run_id = r.id AND s.seq = :seq
     WHERE r.id = :run_id AND r.metronome_id = :metronome_id AND s.callback_sha256 = :sha256
 ),
@@ -76,8 +81,7 @@ recorded AS (
 kept AS (
     UPDATE steps s SET metadata = CAST(
         coalesce(CAST(s.metadata AS jsonb), '{{}}') || jsonb_build_object('lateCallback',
-            CAST(:late AS jsonb) || jsonb_build_object('at', to_char(
-                clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"')))
+            CAST(:late AS jsonb) || jsonb_build_object('at', {_NOW}))
         AS json)
     FROM found f WHERE s.run_id = :run_id AND s.seq = f.seq AND NOT f.open AND NOT f.told
         AND s.metadata -> 'lateCallback' IS NULL

@@ -130,23 +130,24 @@ def decide(
     return Decided(rows.run(row), outcome, seq, node_id)
 
 
-# Along the index of the runs that wait: the oldest run first.
-_PAGE = text(f"""
+# Along the index of the steps that wait: the oldest run first, whatever else it is about.
+PAGE = f"""
 SELECT r.id, r.metronome_id, s.seq, s.node_id, r.status, s.output ->> 'title',
     s.output ->> 'message', s.wake_at, s.started_at
-FROM runs r JOIN LATERAL (
-    SELECT * FROM steps s
-    WHERE s.run_id = r.id AND s.status = '{WAITING_APPROVAL}' AND s.result IS NULL
-      AND (s.wake_at IS NULL OR s.wake_at > clock_timestamp())
-) s ON true
-WHERE r.organization_id = :organization_id AND r.status = '{WAITING_APPROVAL}'
-ORDER BY r.id, s.seq LIMIT :limit OFFSET :offset
-""")
+FROM steps s JOIN runs r ON r.id = s.run_id
+WHERE s.organization_id = :organization_id AND s.status = '{WAITING_APPROVAL}'
+  AND s.result IS NULL AND (s.wake_at IS NULL OR s.wake_at > clock_timestamp())
+  AND r.status NOT IN ({sql_list(TERMINAL)})
+ORDER BY s.run_id, s.seq LIMIT :limit OFFSET :offset
+"""
 
 
 def page(
     connection: Connection, organization_id: str, *, limit: int, offset: int
 ) -> list[Approval]:
-    """Up to ``limit`` steps that wait for a decision, those of the oldest run first."""
+    """Up to ``limit`` steps that wait for a decision, those of the oldest run first.
+
+    All are listed that can be decided, so also those of runs that are paused or busy otherwise.
+    """
     values = {"organization_id": organization_id, "limit": limit, "offset": offset}
-    return [Approval(*row) for row in connection.execute(_PAGE, values)]
+    return [Approval(*row) for row in connection.execute(text(PAGE), values)]

@@ -21,9 +21,10 @@ from app.domain.lifecycle import (
     FAILED,
     OPEN_STEP,
     PAUSED,
+    TERMINAL,
     sql_list,
 )
-from app.store import outbox
+from app.store import late, outbox
 
 DUE_CHANNEL = "metronome_due"
 EXECUTOR_LOST = "executor lost: the process that ran this node is gone, its effects are unknown"
@@ -57,13 +58,18 @@ class Claimed:
     base_seq: int = 0
     base_attempt: int = 0
     takeovers: int = 0
+    confirmed_seq: int = 0
+    queued_at: datetime | None = None
 
+
+# What is told to the connector of a step that is closed.
+_TOLD = "s.run_id, s.seq, s.metronome_id, s.node_id, s.connector"
 
 # Oldest first, and never waiting for a row that somebody else is just taking. An attempt is counted
 # when it begins; going on after a sleep, a resume or a lost executor is the same attempt.
 # Take-overs are counted from the last holder under which a node ended well. A step that was in
 # flight when the run was retried from the start is no part of what a rebuild reads: where its
-# executor was lost, it is closed here.
+# executor was lost, it is closed here, and its connector told.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT id, started_at IS NOT NULL OR attempt_count > 0 AS begun,
@@ -100,14 +106,21 @@ claimed AS (
 ),
 left_behind AS (
     UPDATE steps s SET status = '{FAILED}', error = '{EXECUTOR_LOST}', lease_token = NULL,
+        metadata = {late.kept()},
         completed_at = clock_timestamp(), updated_at = clock_timestamp()
-    FROM (SELECT id, base_seq FROM claimed WHERE lost AND base_seq > 0 OFFSET 0) l
+    FROM (
+        SELECT id, base_seq, organization_id FROM claimed WHERE lost AND base_seq > 0 OFFSET 0
+    ) l
     WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq <= l.base_seq AND s.lease_token IS NOT NULL
+    RETURNING {_TOLD}, l.organization_id
+),
+told AS (
+    {outbox.insert("left_behind", "node.cancelled")}
 )
 SELECT c.id, c.organization_id, c.metronome_id, c.version_id, c.user_id, c.trigger_type, c.input,
     c.attempt_count, c.max_attempts, c.deadline_at, c.lease_token, c.begun, c.lost,
     clock_timestamp(), c.parent_run_id, c.root_run_id, c.depth, c.base_seq, c.base_attempt,
-    c.takeovers
+    c.takeovers, c.confirmed_seq, c.queued_at
 FROM claimed c ORDER BY c.id
 """
 
@@ -177,9 +190,17 @@ IN_DOUBT = (
     " resume with confirmInDoubtReplay to run it again, or retry or cancel the run"
 )
 
+
+def _counts(run: str) -> str:
+    """SQL for whether news of the step ``s``, if any, still counts in its run, a table."""
+    return f"""(s.result IS NOT NULL AND {run}.status NOT IN ({sql_list(TERMINAL)})
+        AND s.seq > {run}.base_seq)"""
+
+
 # A run that was resumed or retried while its last node drained is due as soon as it is let go; but
 # where a node is left behind that may do harm when it runs again, a person is to be asked. Nobody
 # is in flight behind the last holder: a step under another claim was left by one that was lost.
+# A step of which news has come is not closed: it is parked, and the next claim hears the news.
 _LET_GO = f"""
 SELECT id FROM runs WHERE id = %(run_id)s FOR NO KEY UPDATE;
 
@@ -194,19 +215,25 @@ WITH parked AS (
         AS n (seq, node_id, node_type, attempt, parent_seq, iteration)
     JOIN runs r ON r.id = %(run_id)s AND r.lease_token = %(token)s AND r.status = '{CANCELLED}'
 ),
+heard AS (
+    UPDATE steps s SET lease_token = NULL
+    FROM runs r
+    WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
+      AND s.lease_token IS NOT NULL AND {_counts("r")}
+),
 closed AS (
     UPDATE steps s SET status = CASE WHEN r.status = '{CANCELLED}' THEN '{CANCELLED}'
             ELSE '{FAILED}' END,
-        error = %(error)s, lease_token = NULL, wake_at = NULL,
+        error = %(error)s, lease_token = NULL, wake_at = NULL, metadata = {late.kept()},
         completed_at = clock_timestamp(), updated_at = clock_timestamp()
     FROM runs r
     WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
       AND s.status IN ({sql_list(OPEN_STEP)})
-      AND (s.lease_token IS NOT NULL OR r.status = '{CANCELLED}')
-    RETURNING s.*, r.organization_id
+      AND (s.lease_token IS NOT NULL OR r.status = '{CANCELLED}') AND NOT {_counts("r")}
+    RETURNING {_TOLD}, s.unsafe, r.organization_id
 ),
 told AS (
-    {outbox.insert("closed", "node.cancelled", where=f"status = '{CANCELLED}'")}
+    {outbox.insert("closed", "node.cancelled")}
 ),
 doubtful AS (
     SELECT min(node_id) AS node_id FROM closed, runs r
@@ -254,10 +281,10 @@ def let_go(
     """Give a run back without a move of its own; its status, or None where the lease was lost.
 
     Where the run was cancelled, ``nexts`` enter the trace as cancelled steps that never started.
-    A step that is still open under this lease is closed with ``error``; ``unfinished`` says that
-    its node may have run all the same, which puts the run in doubt where running it again may do
-    harm. Where the run was resumed or retried meanwhile, or the executor shuts down, it becomes
-    due at once.
+    A step that is still open under this lease is closed with ``error``, and its connector told;
+    ``unfinished`` says that its node may have run all the same, which puts the run in doubt where
+    running it again may do harm. A step whose news has come is parked instead. Where the run was
+    resumed or retried meanwhile, or the executor shuts down, it becomes due at once.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -280,13 +307,16 @@ def let_go(
 
 
 _CLOSE_ALL = f"""
+SELECT id FROM runs WHERE id = %(run_id)s FOR NO KEY UPDATE;
+
 WITH closed AS (
     UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
+        metadata = {late.kept()},
         completed_at = clock_timestamp(), updated_at = clock_timestamp()
     FROM runs r
     WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
       AND s.status IN ({sql_list(OPEN_STEP)})
-    RETURNING s.*, r.organization_id
+    RETURNING {_TOLD}, r.organization_id
 )
 {outbox.insert("closed", "node.cancelled")}
 """
@@ -299,6 +329,8 @@ def close_all(connection: RawConnection, run_id: str, token: str, error: str) ->
 
 
 _DISOWN = f"""
+SELECT id FROM runs WHERE id = %(run_id)s FOR NO KEY UPDATE;
+
 UPDATE steps s SET lease_token = r.lease_token
 FROM runs r
 WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
@@ -315,20 +347,29 @@ def disown(connection: RawConnection, run_id: str, token: str) -> None:
         cursor.execute(_DISOWN, {"run_id": run_id, "token": token})
 
 
-# Runs that were stopped while an executor held them, and whose executor died before it let go.
+# Runs that were stopped while an executor held them, and whose executor died before it let go. News
+# that had come of a step count as they do in let_go.
 _SWEEP = f"""
 WITH dead AS MATERIALIZED (
-    SELECT id, base_seq FROM runs
+    SELECT id, organization_id, status, base_seq FROM runs
     WHERE lease_token IS NOT NULL AND status NOT IN ({sql_list(CLAIMABLE)})
       AND due_at <= clock_timestamp()
     ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
 ),
+heard AS (
+    UPDATE steps s SET lease_token = NULL
+    FROM dead WHERE s.run_id = dead.id AND s.lease_token IS NOT NULL AND {_counts("dead")}
+),
 closed AS (
     UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
+        metadata = {late.kept()},
         completed_at = clock_timestamp(), updated_at = clock_timestamp()
     FROM dead WHERE s.run_id = dead.id AND s.status IN ({sql_list(OPEN_STEP)})
-      AND s.lease_token IS NOT NULL
-    RETURNING s.run_id, s.node_id, s.unsafe AND s.seq > dead.base_seq AS doubtful
+      AND s.lease_token IS NOT NULL AND NOT {_counts("dead")}
+    RETURNING {_TOLD}, s.unsafe AND s.seq > dead.base_seq AS doubtful, dead.organization_id
+),
+told AS (
+    {outbox.insert("closed", "node.cancelled")}
 )
 UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL, due_at = NULL,
     in_doubt = r.in_doubt OR r.status = '{PAUSED}' AND d.node_id IS NOT NULL,
@@ -343,7 +384,10 @@ RETURNING r.id
 
 
 def sweep(connection: RawConnection, *, limit: int = 100) -> list[str]:
-    """Close the open steps of stopped runs whose holder died; the ids of those runs."""
+    """Close the steps in flight of stopped runs whose holder died; the ids of those runs.
+
+    Their connectors are told. A step whose news has come is parked instead where its run goes on.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_SWEEP, {"limit": limit, "error": EXECUTOR_LOST})
         return [row[0] for row in cursor.fetchall()]

@@ -15,6 +15,7 @@ from datetime import datetime
 from app.db import RawConnection
 
 OUTBOX_CHANNEL = "metronome_outbox"
+KEPT_DAYS = 8  # of a message that was given up, which happens a day behind its creation at most
 
 
 def insert(source: str, event: str, *, where: str = "true") -> str:
@@ -58,8 +59,9 @@ class Notice:
 
 
 # The claim pushes due_at forward, so that nobody else takes the row while it is being delivered;
-# ``attempts`` goes up, and fences what is written about the delivery.
-_CLAIM = """
+# ``attempts`` goes up, and fences what is written about the delivery. Rows that were given up are
+# kept for people to look at, and end here: an index holds them, and now() lets it be used.
+CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT id FROM outbox o
     WHERE due_at <= clock_timestamp() AND NOT connector = ANY (%(busy)s)
@@ -71,6 +73,13 @@ outdated AS MATERIALIZED (
         SELECT FROM outbox n
         WHERE n.run_id = o.run_id AND n.seq = o.seq
           AND (n.created_at, n.id) > (o.created_at, o.id)
+    )
+),
+forgotten AS (
+    DELETE FROM outbox WHERE id IN (
+        SELECT id FROM outbox
+        WHERE due_at IS NULL AND created_at < now() - interval '{KEPT_DAYS} days'
+        ORDER BY created_at LIMIT 100 FOR UPDATE SKIP LOCKED
     )
 ),
 dropped AS (
@@ -96,11 +105,12 @@ def claim(
 ) -> list[Notice]:
     """Take up to ``limit`` due messages for ``lease`` seconds; none for the connectors ``busy``.
 
-    Messages that a newer one about the same step has overtaken are dropped. So an empty answer does
+    Messages that a newer one about the same step has overtaken are dropped, and so are those that
+    were given up long ago. So an empty answer does
     not mean that nothing is due: ``next_due`` tells.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, {"limit": limit, "lease": lease, "busy": list(busy)})
+        cursor.execute(CLAIM, {"limit": limit, "lease": lease, "busy": list(busy)})
         return [Notice(*row) for row in cursor.fetchall()]
 
 
@@ -128,7 +138,7 @@ def failed(
     """The message did not arrive: try again in ``wait`` seconds, or give it up: True then.
 
     It is given up after ``most`` attempts, or when it is older than ``age`` seconds; the row stays,
-    with its error and without a time.
+    with its error and without a time, until its run is deleted or KEPT_DAYS after its creation.
     """
     values = {"id": notice.id, "attempts": notice.attempts, "error": error, "wait": wait}
     with connection.cursor() as cursor:

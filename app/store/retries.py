@@ -3,23 +3,24 @@
 From the start everything that came before is left in the trace and out of account (``base_seq``,
 ``base_attempt``). Behind the finished steps it goes on where it stood. What still goes on below the
 run belongs to the attempt that is given up, and is cancelled; but where a run in doubt goes on
-behind its finished steps, its other branches go on with it.
+behind its finished steps, its other branches go on with it, and so does what its pause had paused
+below it, as in a resume. What is in doubt below it stays so.
 """
 
 from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from app.domain.lifecycle import CANCEL, FAILED, PAUSED, RETRY, RETRY_IN_DOUBT, sql_list
+from app.domain.lifecycle import CANCEL, FAILED, PAUSED, RESUME, RETRY, RETRY_IN_DOUBT, sql_list
 from app.domain.models import Actor, Transitioned
 from app.store import events, outbox, trees
 from app.store.prepared import Message
-from app.store.transitions import transitioned
+from app.store.transitions import RESUMED, heard, transitioned
 
 _FROM = f"json_build_object('from', CASE WHEN :afresh THEN 'start' ELSE '{FAILED}' END)"
 
 _RETRY = f"""
-WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
+WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS}, {trees.RESUMABLE},
 asked AS (
     SELECT r.id, r.status = '{PAUSED}' AND NOT :afresh AS keeps
     FROM runs r
@@ -31,6 +32,8 @@ moved AS (
     UPDATE runs r SET status = '{RETRY.target}', updated_at = m.now, queued_at = m.now,
         completed_at = NULL, started_at = NULL, deadline_at = NULL, next_attempt_at = NULL,
         error = NULL, output = NULL, in_doubt = false, paused_by = NULL, takeovers = 0,
+        confirmed_seq = CASE WHEN :afresh OR a.keeps THEN {trees.LAST_SEQ}
+            ELSE r.confirmed_seq END,
         signalled = r.signalled AND a.keeps,
         due_at = CASE WHEN r.lease_token IS NULL THEN m.now ELSE r.due_at END,
         attempt_due = true, max_attempts = greatest(r.max_attempts, r.attempt_count + 1),
@@ -54,6 +57,21 @@ stopped AS (
       AND (r.status IN ({sql_list(CANCEL.sources)})) IS TRUE
     {trees.RETURNING}
 ),
+resumed AS ({RESUMED}
+      AND (r.paused_by = :run_id AND NOT r.in_doubt) IS TRUE AND r.id <> :run_id
+      AND EXISTS (SELECT FROM asked WHERE keeps)
+    {trees.RETURNING}
+),
+goes_on AS (
+    SELECT id FROM resumed UNION ALL SELECT m.id FROM moved m, asked a WHERE a.keeps
+),
+resumed_remote AS ({trees.remote("goes_on")}
+),
+resumed_noted AS (
+    {outbox.insert("resumed_remote", "node.resumed", where="lease_token IS NULL")}
+),
+heard AS ({heard("resumed_remote")}
+),
 given_up AS (
     SELECT id FROM stopped UNION ALL SELECT m.id FROM moved m, asked a WHERE NOT a.keeps
 ),
@@ -67,8 +85,11 @@ audited AS ({trees.audited("moved", str(RETRY.audit), _FROM)}
 ),
 stopped_audited AS ({trees.audited("stopped", str(CANCEL.audit))}
 ),
+resumed_audited AS ({trees.audited("resumed", str(RESUME.audit))}
+),
 told AS ({trees.stop_told("stopped")}
     UNION ALL {trees.due_told("moved", "lease_token IS NULL")}
+    UNION ALL {trees.due_told("resumed", "lease_token IS NULL")}
 ),
 {trees.ANSWER}
 FROM found

@@ -292,7 +292,8 @@ def attach(
     return None if row is None else rows.run(row)
 
 
-# The steps go with their run, and the runs below it too: they are a part of its trace. A run that
+# The steps go with their run, and the runs below it too: they are a part of its trace; and so do
+# messages to connectors that were given up, but not those that are yet to be sent. A run that
 # an executor still holds keeps them all from being deleted, and so does a run above that still
 # waits for this one.
 _DELETE = f"""
@@ -312,6 +313,9 @@ gone AS (
 ),
 steps_gone AS (
     DELETE FROM steps WHERE run_id = ANY (ARRAY(SELECT id FROM gone))
+),
+given_up AS (
+    DELETE FROM outbox WHERE run_id = ANY (ARRAY(SELECT id FROM gone)) AND (due_at IS NULL) IS TRUE
 ),
 audited AS ({trees.audited("gone", "run.deleted", "json_build_object('status', status)", at="now")}
 )

@@ -127,6 +127,8 @@ runs = Table(
     Column("signalled", Boolean, nullable=False, server_default=text("false")),
     # paused because a node that is not safe to replay may have run
     Column("in_doubt", Boolean, nullable=False, server_default=text("false")),
+    # a person has agreed to run again what was lost up to this step
+    Column("confirmed_seq", Integer, nullable=False, server_default=text("0")),
     Column("paused_by", Text),  # the run whose pause paused this one: itself, or one above it
     # how often in a row the run was taken over from an executor that was lost
     Column("takeovers", Integer, nullable=False, server_default=text("0")),
@@ -214,12 +216,6 @@ runs = Table(
         postgresql_where=text("parent_run_id IS NOT NULL"),
     ),
     Index(
-        "runs_waiting_approval",
-        "organization_id",
-        "id",
-        postgresql_where=text(f"status = '{lifecycle.WAITING_APPROVAL}'"),
-    ),
-    Index(
         "runs_idempotency",
         "metronome_id",
         "idempotency_key",
@@ -252,6 +248,7 @@ steps = Table(
     Column("connector", Text),  # the connector that the node is dispatched to
     Column("callback_sha256", Text),  # of the token with which it may call back, in hex
     Column("result", JSON),  # what came from outside while the step was open
+    Column("organization_id", Text),  # of those that wait for an approval, to list them by
     _time("wake_at", nullable=True),
     _time("started_at", nullable=True),
     _time("completed_at", nullable=True),
@@ -267,6 +264,13 @@ steps = Table(
         f"lease_token IS NULL OR status = '{lifecycle.RUNNING}'", name="steps_lease_is_in_flight"
     ),
     CheckConstraint("(parent_seq IS NULL) = (iteration IS NULL)", name="steps_iteration_is_whole"),
+    Index(
+        "steps_waiting_approval",
+        "organization_id",
+        "run_id",
+        "seq",
+        postgresql_where=text(f"status = '{lifecycle.WAITING_APPROVAL}' AND result IS NULL"),
+    ),
     Index(
         "steps_by_loop",
         "run_id",
@@ -294,6 +298,8 @@ outbox = Table(
     Column("error", Text),
     _time("created_at"),
     Index("outbox_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("outbox_by_step", "run_id", "seq"),
+    Index("outbox_given_up", "created_at", postgresql_where=text("due_at IS NULL")),
 )
 
 audit_events = Table(

@@ -59,7 +59,10 @@ told AS ({trees.stop_told("moved")}
 FROM found
 """
 
-# A backoff that is paused is still a backoff when the run is resumed, so its time is kept.
+# A backoff that is paused is still a backoff when the run is resumed, so its time is kept. A run
+# that is paused already since one above it was is held from now on by this pause, with all below it
+# that the other one paused: so a resume above leaves them paused. Nothing else changes.
+_HELD = "json_build_object('held', true)"
 _PAUSE = f"""
 WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.OPEN_STEPS},
 moved AS (
@@ -70,11 +73,26 @@ moved AS (
       AND (r.status IN ({sql_list(PAUSE.sources)})) IS TRUE
     {trees.RETURNING}
 ),
+taken AS (
+    UPDATE runs r SET paused_by = :run_id
+    WHERE r.id = ANY (ARRAY(SELECT id FROM tree))
+      AND (r.status = '{PAUSED}') IS TRUE AND (r.paused_by IN (SELECT id FROM tree)) IS NOT TRUE
+      AND EXISTS (
+        SELECT FROM runs t
+        WHERE t.id = :run_id AND (t.status = '{PAUSED}' AND NOT t.in_doubt) IS TRUE
+      )
+    {trees.RETURNING}
+),
+held AS (
+    SELECT * FROM taken WHERE id = :run_id
+),
 remote AS ({trees.remote("moved")}
 ),
 noted AS ({outbox.insert("remote", "node.paused", where="lease_token IS NULL")}
 ),
 audited AS ({trees.audited("moved", str(PAUSE.audit))}
+),
+held_audited AS ({trees.audited("held", str(PAUSE.audit), _HELD)}
 ),
 told AS ({trees.stop_told("moved")}
 ),
@@ -82,18 +100,39 @@ told AS ({trees.stop_told("moved")}
 FROM found
 """
 
+# The runs below that may be resumed, which the statement narrows down further. Who resumes a run in
+# doubt has agreed to run again what was lost in it up to now.
+RESUMED = f"""
+    UPDATE runs r SET status = '{RESUME.target}', updated_at = m.now,
+        next_attempt_at = CASE WHEN r.next_attempt_at > m.now THEN r.next_attempt_at END,
+        due_at = CASE
+            WHEN r.lease_token IS NOT NULL THEN r.due_at
+            WHEN NOT r.attempt_due THEN m.now
+            ELSE least(greatest(m.now, r.next_attempt_at), r.deadline_at) END,
+        error = CASE WHEN r.in_doubt THEN NULL ELSE r.error END,
+        confirmed_seq = CASE WHEN r.in_doubt THEN {trees.LAST_SEQ} ELSE r.confirmed_seq END,
+        in_doubt = false, paused_by = NULL, takeovers = 0
+    FROM moment m
+    WHERE r.id = ANY (ARRAY(SELECT id FROM resumable WHERE NOT stays))
+      AND (r.status IN ({sql_list(RESUME.sources)})) IS TRUE"""
+
+
+def heard(remote: str) -> str:
+    """SQL that gives the remote sides of ``remote`` a whole heartbeat again: silence in a pause
+    does not count.
+    """
+    return f"""
+    UPDATE steps s SET wake_at = {callbacks.put_off("m.now")}
+    FROM {remote} o, moment m
+    WHERE s.run_id = ANY (ARRAY[o.run_id]) AND s.seq = o.seq AND o.lease_token IS NULL
+      AND ({callbacks.HAS_HEARTBEAT}) IS TRUE"""
+
+
 # Resumed is what this run's pause had paused; with a confirmation, what is in doubt as well. But
 # what somebody paused further down stays so, with all below it, and nothing is resumed below a run
-# that somebody paused. A remote side that was silent meanwhile has a whole heartbeat again.
+# that somebody paused.
 _RESUME = f"""
-WITH RECURSIVE {trees.MOMENT},
-tree (id, stays) AS (
-    SELECT r.id, false FROM runs r WHERE {trees.TARGET}
-    UNION ALL
-    SELECT c.id, t.stays OR c.status = '{PAUSED}' AND NOT c.in_doubt
-        AND c.paused_by IS DISTINCT FROM :run_id
-    FROM tree t, LATERAL (SELECT * FROM runs c WHERE c.parent_run_id = t.id OFFSET 0) c
-),
+WITH RECURSIVE {trees.MOMENT}, {trees.TREE}, {trees.RESUMABLE},
 above (id, parent_run_id, metronome_id, holds) AS (
     SELECT r.id, r.parent_run_id, r.metronome_id, false FROM runs r WHERE {trees.TARGET}
     UNION ALL
@@ -105,18 +144,7 @@ holder AS (
     SELECT id, metronome_id FROM above WHERE holds ORDER BY id LIMIT 1
 ),
 {trees.OPEN_STEPS},
-moved AS (
-    UPDATE runs r SET status = '{RESUME.target}', updated_at = m.now,
-        next_attempt_at = CASE WHEN r.next_attempt_at > m.now THEN r.next_attempt_at END,
-        due_at = CASE
-            WHEN r.lease_token IS NOT NULL THEN r.due_at
-            WHEN NOT r.attempt_due THEN m.now
-            ELSE least(greatest(m.now, r.next_attempt_at), r.deadline_at) END,
-        error = CASE WHEN r.in_doubt THEN NULL ELSE r.error END,
-        in_doubt = false, paused_by = NULL, takeovers = 0
-    FROM moment m
-    WHERE r.id = ANY (ARRAY(SELECT id FROM tree WHERE NOT stays))
-      AND (r.status IN ({sql_list(RESUME.sources)})) IS TRUE
+moved AS ({RESUMED}
       AND (:confirm OR NOT r.in_doubt)
       AND (r.id = :run_id OR r.paused_by = :run_id OR r.in_doubt)
       AND NOT EXISTS (SELECT FROM holder)
@@ -130,11 +158,7 @@ remote AS ({trees.remote("moved")}
 ),
 noted AS ({outbox.insert("remote", "node.resumed", where="lease_token IS NULL")}
 ),
-heard AS (
-    UPDATE steps s SET wake_at = {callbacks.put_off("m.now")}
-    FROM remote o, moment m
-    WHERE s.run_id = ANY (ARRAY[o.run_id]) AND s.seq = o.seq AND o.lease_token IS NULL
-      AND ({callbacks.HAS_HEARTBEAT}) IS TRUE
+heard AS ({heard("remote")}
 ),
 audited AS ({trees.audited("moved", str(RESUME.audit))}
 ),

@@ -21,11 +21,18 @@ The planner can't know how many runs there are below one, and plans are kept whi
 
 from __future__ import annotations
 
-from app.domain.lifecycle import OPEN_STEP, RUNNING, TERMINAL, WAITING_APPROVAL, sql_list
-from app.store import rows
+from app.domain.lifecycle import (
+    OPEN_STEP,
+    PAUSED,
+    RUNNING,
+    TERMINAL,
+    WAITING_APPROVAL,
+    sql_list,
+)
+from app.store import late, rows
 from app.store.leases import DUE_CHANNEL
 
-STOP_CHANNEL = "metronome_stop"  # payload: the run's id, a space, its new status
+STOP_CHANNEL = "metronome_stop"  # payload: the lease's token, a space, the new status
 
 # The run that is asked for, where it is the caller's.
 TARGET = """r.id = :run_id
@@ -74,6 +81,19 @@ SIGNALLED = f"""signalled AS (
     RETURNING p.id
 )"""
 
+# The tree once more; ``stays`` where somebody else paused a run, or one between it and the target.
+RESUMABLE = f"""resumable (id, stays) AS (
+    SELECT r.id, false FROM runs r WHERE {TARGET}
+    UNION ALL
+    SELECT c.id, t.stays OR c.status = '{PAUSED}' AND NOT c.in_doubt
+        AND c.paused_by IS DISTINCT FROM :run_id
+    FROM resumable t, LATERAL (SELECT * FROM runs c WHERE c.parent_run_id = t.id OFFSET 0) c
+)"""
+
+# The number of the last step of the run ``r``, never below what was confirmed before.
+LAST_SEQ = """greatest(r.confirmed_seq, (
+            SELECT max(s.seq) FROM steps s WHERE s.run_id = r.id))"""
+
 
 def audited(moved: str, action: str, payload: str = "NULL", *, at: str = "updated_at") -> str:
     """SQL that writes one audit event for each row of ``moved``, whose columns are those of runs.
@@ -95,11 +115,16 @@ def audited(moved: str, action: str, payload: str = "NULL", *, at: str = "update
 
 
 def closed(moved: str, status: str) -> str:
-    """SQL that ends the parked steps of the runs in ``moved``: nobody is in flight in them."""
+    """SQL that ends the parked steps of the runs in ``moved``: nobody is in flight in them.
+
+    What has come for them, and nobody has heard, is kept in their metadata.
+    """
     return f"""
-    UPDATE steps s SET status = '{status}', wake_at = NULL, completed_at = m.now, updated_at = m.now
+    UPDATE steps s SET status = '{status}', wake_at = NULL, metadata = {late.kept()},
+        completed_at = m.now, updated_at = m.now
     FROM open_steps o, moment m
     WHERE s.run_id = ANY (ARRAY[o.run_id]) AND s.seq = o.seq AND o.lease_token IS NULL
+      AND (s.status IN ({sql_list(OPEN_STEP)})) IS TRUE
       AND (o.run_id IN (SELECT id FROM {moved})) IS TRUE"""
 
 
@@ -115,7 +140,7 @@ def remote(moved: str) -> str:
 def stop_told(moved: str) -> str:
     """SQL that tells the executors that hold runs in ``moved`` to stop them."""
     return f"""
-    SELECT pg_notify('{STOP_CHANNEL}', id || ' ' || status) FROM {moved}
+    SELECT pg_notify('{STOP_CHANNEL}', lease_token || ' ' || status) FROM {moved}
     WHERE lease_token IS NOT NULL"""
 
 

@@ -49,6 +49,10 @@ def upgrade() -> None:
     op.create_index(
         "outbox_due", "outbox", ["due_at"], postgresql_where=sa.text("due_at IS NOT NULL")
     )
+    op.create_index("outbox_by_step", "outbox", ["run_id", "seq"])
+    op.create_index(
+        "outbox_given_up", "outbox", ["created_at"], postgresql_where=sa.text("due_at IS NULL")
+    )
 
 
 def _runs() -> None:
@@ -56,7 +60,7 @@ def _runs() -> None:
     op.add_column("runs", sa.Column("parent_seq", sa.Integer(), nullable=True))
     op.add_column("runs", sa.Column("root_run_id", sa.Text(), nullable=True))
     op.add_column("runs", sa.Column("paused_by", sa.Text(), nullable=True))
-    for name in ("depth", "takeovers", "base_seq", "base_attempt"):
+    for name in ("depth", "takeovers", "base_seq", "base_attempt", "confirmed_seq"):
         column = sa.Column(name, sa.Integer(), server_default=sa.text("0"), nullable=False)
         op.add_column("runs", column)
     for name in ("signalled", "in_doubt"):
@@ -77,12 +81,6 @@ def _runs() -> None:
         ["parent_run_id", "id"],
         postgresql_where=sa.text("parent_run_id IS NOT NULL"),
     )
-    op.create_index(
-        "runs_waiting_approval",
-        "runs",
-        ["organization_id", "id"],
-        postgresql_where=sa.text("status = 'waiting_approval'"),
-    )
 
 
 def _steps() -> None:
@@ -95,8 +93,15 @@ def _steps() -> None:
     op.add_column("steps", sa.Column("connector", sa.Text(), nullable=True))
     op.add_column("steps", sa.Column("callback_sha256", sa.Text(), nullable=True))
     op.add_column("steps", sa.Column("result", sa.JSON(), nullable=True))
+    op.add_column("steps", sa.Column("organization_id", sa.Text(), nullable=True))
     op.create_check_constraint(
         "steps_iteration_is_whole", "steps", "(parent_seq IS NULL) = (iteration IS NULL)"
+    )
+    op.create_index(
+        "steps_waiting_approval",
+        "steps",
+        ["organization_id", "run_id", "seq"],
+        postgresql_where=sa.text("status = 'waiting_approval' AND result IS NULL"),
     )
     op.create_index(
         "steps_by_loop",
@@ -130,16 +135,19 @@ def downgrade() -> None:
     """Take the change back: what the older schema can't say is lost."""
     op.drop_table("outbox")
     op.drop_index("steps_by_loop", table_name="steps")
+    op.drop_index("steps_waiting_approval", table_name="steps")
     op.drop_constraint("steps_iteration_is_whole", "steps", type_="check")
-    for name in ("parent_seq", "iteration", "unsafe", "connector", "callback_sha256", "result"):
+    for name in (
+        *("parent_seq", "iteration", "unsafe", "connector", "callback_sha256"),
+        *("result", "organization_id"),
+    ):
         op.drop_column("steps", name)
     _claimable(_OLD)
-    op.drop_index("runs_waiting_approval", table_name="runs")
     op.drop_index("runs_by_parent", table_name="runs")
     op.drop_constraint("runs_in_doubt_is_paused", "runs", type_="check")
     op.drop_constraint("runs_nesting_is_whole", "runs", type_="check")
     for name in (
         *("parent_run_id", "parent_seq", "root_run_id", "paused_by", "depth"),
-        *("takeovers", "base_seq", "base_attempt", "signalled", "in_doubt"),
+        *("takeovers", "base_seq", "base_attempt", "confirmed_seq", "signalled", "in_doubt"),
     ):
         op.drop_column("runs", name)

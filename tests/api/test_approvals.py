@@ -94,8 +94,10 @@ def test_after_a_cancel_nothing_waits(api: Caller, db: Database) -> None:
 def test_in_a_pause_a_decision_is_kept_for_later(api: Caller, db: Database) -> None:
     path = asking(api, db)
     api.post(f"{path}/pause")
-    assert data(api.get("approvals")) == []
+    (listed,) = data(api.get("approvals"))
+    assert (listed["runId"], listed["runStatus"]) == (path.rpartition("/")[2], "paused")
     assert data(api.post(f"{path}/approve"))["status"] == "paused"
+    assert data(api.get("approvals")) == []
     assert data(api.post(f"{path}/resume"))["status"] == "queued"
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from app.db import Database, RawConnection
@@ -146,10 +145,26 @@ class Claim:
         return leases.claim(raw, "executor-1", limit=self.limit, lease=LEASE)
 
     def expect(self, forest: Forest, said: list[Claimed]) -> list[Claimed]:
-        """Whatever was taken was due."""
+        """Whatever was taken was due; what somebody else has locked is left for later."""
         lost = {one.id: forest.claim(one.id, one.token) for one in said}
         assert [one.lost for one in said] == [lost[one.id] for one in said]
         return said
+
+
+@dataclass(frozen=True)
+class Disown:
+    """Whoever has taken over a run takes its open steps from the executor that was lost."""
+
+    run_id: str
+    token: str
+
+    def ask(self, db: Database, raw: RawConnection) -> None:
+        """As the executor does."""
+        leases.disown(raw, self.run_id, self.token)
+
+    def expect(self, forest: Forest, said: object) -> None:
+        """By the table."""
+        forest.disown(self.run_id, self.token)
 
 
 @dataclass(frozen=True)
@@ -216,9 +231,9 @@ class Sweep:
         """As the executor does."""
         return set(leases.sweep(raw))
 
-    def expect(self, forest: Forest, said: object) -> set[str]:
-        """By the table."""
-        return forest.sweep()
+    def expect(self, forest: Forest, said: set[str]) -> set[str]:
+        """Whatever was swept was dead; what somebody else has locked is left for later."""
+        return forest.sweep(said)
 
 
 @dataclass(frozen=True)
@@ -235,21 +250,6 @@ class CloseAll:
     def expect(self, forest: Forest, said: object) -> None:
         """By the table."""
         forest.close_all(self.run_id, self.token)
-
-
-@dataclass(frozen=True)
-class Series:
-    """Several deeds of one actor, one after the other; each has its own transaction."""
-
-    deeds: tuple[Deed, ...] = field(default=())
-
-    def ask(self, db: Database, raw: RawConnection) -> list[Any]:
-        """One after the other."""
-        return [deed.ask(db, raw) for deed in self.deeds]
-
-    def expect(self, forest: Forest, said: list[Any]) -> list[Any]:
-        """One after the other."""
-        return [deed.expect(forest, one) for deed, one in zip(self.deeds, said, strict=True)]
 
 
 # -- what an executor writes
@@ -272,5 +272,4 @@ def ended(seq: int, status: str = COMPLETED, error: str | None = None, *, tell: 
     return StepEnd(seq, status, output="{}", error=error, tell=tell)
 
 
-Doer = Callable[[Database, RawConnection], Any]
 ENDS = (COMPLETED, FAILED, CANCELLED)

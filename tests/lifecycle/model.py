@@ -50,6 +50,7 @@ class ModelStep:
     connector: bool = False
     told: bool = False  # a decision or a callback has come
     child: str | None = None  # the nested run that it waits for
+    lost: bool = False  # nobody knows whether its node has run
 
     @property
     def open(self) -> bool:
@@ -89,6 +90,7 @@ class ModelRun:
     takeovers: int = 0
     progressed: bool = False  # a node has ended well since the last claim
     base_seq: int = 0
+    confirmed_seq: int = 0
     steps: dict[int, ModelStep] = field(default_factory=dict)
     unsure: set[int] = field(default_factory=set)
     audits: list[str] = field(default_factory=list)
@@ -97,9 +99,19 @@ class ModelRun:
         """The steps that have not ended."""
         return [step for step in self.steps.values() if step.open]
 
-    def release(self) -> None:
-        """Nobody holds it any more."""
-        self.token = None
+    def counts(self, step: ModelStep) -> bool:
+        """Whether what has come for a step is still heard."""
+        return step.told and self.status not in TERMINAL and step.seq > self.base_seq
+
+    def confirm(self) -> None:
+        """A person has agreed to run again what was lost up to now."""
+        self.confirmed_seq = max(self.confirmed_seq, *self.steps, 0)
+        self.unsure.clear()
+
+    def doubts(self) -> list[ModelStep]:
+        """The steps that were lost, may do harm when run again, and nobody was asked about."""
+        asked = max(self.base_seq, self.confirmed_seq)
+        return [one for one in self.steps.values() if one.lost and one.unsafe and one.seq > asked]
 
     def wakes(self) -> None:
         """Something has happened that a parked step waits for."""
@@ -165,6 +177,7 @@ class Forest:
             for step in run.open_steps():
                 if step.token is not None and step.seq <= run.base_seq:
                     step.end(FAILED)
+                    self.tell(run, step, "node.cancelled")
         run.status, run.token, run.due, run.wake = CLAIM.target, token, LATER, NONE
         run.started, run.signalled = True, False
         if run.timeout and run.deadline == NONE:
@@ -175,6 +188,12 @@ class Forest:
             run.takeovers = 1 if run.progressed else run.takeovers + 1
         run.progressed = False
         return lost
+
+    def disown(self, run_id: str, token: str) -> None:
+        """The new holder takes the steps from the lost one."""
+        run = self.runs[run_id]
+        for step in run.open_steps() if run.token == token else []:
+            step.token = None if step.token is None else token
 
     def write(self, one: Boundary) -> str:
         """The node boundary; its answer."""
@@ -190,8 +209,7 @@ class Forest:
                 run.progressed |= end.status == COMPLETED
                 if end.tell:
                     self.tell(run, step, "node.cancelled")
-                if step.unsafe and end.error in LOST and step.seq > run.base_seq:
-                    run.unsure.add(step.seq)
+                self._lost(run, step, end.error in LOST)
         spawning = {spawn.seq: spawn.run_id for spawn in one.spawns}
         for park in one.parks:
             step = run.steps[park.seq]
@@ -262,50 +280,57 @@ class Forest:
         if run.token != token:
             return None
         cancelled = run.status == CANCELLED
-        doubtful = False
-        for step in run.open_steps():
-            if step.token is None and not cancelled:
-                continue
-            lost = step.unsafe and unfinished and step.seq > run.base_seq
-            doubtful |= lost and run.status not in TERMINAL
-            if lost and run.status not in TERMINAL:
-                run.unsure.add(step.seq)
-            step.end(CANCELLED if cancelled else FAILED)
-            if cancelled:
-                self.tell(run, step, "node.cancelled")
+        doubtful = self._close(run, CANCELLED if cancelled else FAILED, lost=unfinished)
         if cancelled:
             for node in nexts:
                 run.steps[node.seq] = ModelStep(node.seq, CANCELLED)
-        run.release()
-        self._doubts(run, doubtful)
+        run.token = None
+        self._doubt(run, doubtful)
         run.due = NOW if run.status in CLAIMABLE else NONE
         return run.status
 
-    def _doubts(self, run: ModelRun, doubtful: bool) -> None:
+    def _close(self, run: ModelRun, status: str, *, lost: bool) -> bool:
+        """Nobody is in flight any more; whether that leaves a doubt.
+
+        What has news is parked, so that they are heard; of a cancelled run everything ends.
+        """
+        doubtful = False
+        for step in run.open_steps():
+            if run.counts(step):
+                step.token = None
+            elif step.token is not None or status == CANCELLED:
+                doubtful |= self._lost(run, step, lost)
+                step.end(status)
+                self.tell(run, step, "node.cancelled")
+        return doubtful
+
+    def _lost(self, run: ModelRun, step: ModelStep, lost: bool) -> bool:
+        step.lost = lost
+        if lost and step.unsafe and step.seq > run.base_seq and run.status not in TERMINAL:
+            run.unsure.add(step.seq)
+            return True
+        return False
+
+    def _doubt(self, run: ModelRun, doubtful: bool) -> None:
         if doubtful and run.status in DOUBT.sources:
             run.status, run.in_doubt = PAUSED, True
             run.paused_by = run.paused_by or run.id
 
-    def sweep(self) -> set[str]:
-        """Stopped runs whose holder died are tidied up; their ids."""
-        dead = [
-            run
+    def dead(self) -> set[str]:
+        """The stopped runs whose holder died."""
+        return {
+            run.id
             for run in self.runs.values()
             if run.token is not None and run.status not in CLAIMABLE and run.due == NOW
-        ]
+        }
+
+    def sweep(self, swept: set[str]) -> set[str]:
+        """Stopped runs whose holder died are tidied up: those that were ``swept``."""
+        dead = [self.runs[run_id] for run_id in swept & self.dead()]
         for run in dead:
-            doubtful = False
-            for step in run.open_steps():
-                if step.token is None:
-                    continue
-                lost = step.unsafe and step.seq > run.base_seq and run.status == PAUSED
-                doubtful |= lost
-                if lost:
-                    run.unsure.add(step.seq)
-                step.end(FAILED)
-            run.release()
-            run.due = NONE
-            self._doubts(run, doubtful)
+            doubtful = self._close(run, FAILED, lost=True)
+            run.token, run.due = None, NONE
+            self._doubt(run, doubtful)
         return {run.id for run in dead}
 
     def renew(self, run_id: str, token: str) -> dict[str, str]:
@@ -321,6 +346,7 @@ class Forest:
         run = self.runs[run_id]
         for step in run.open_steps() if run.token == token else []:
             step.end(FAILED)
+            self.tell(run, step, "node.cancelled")
 
     # -- time
 

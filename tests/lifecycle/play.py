@@ -1,16 +1,15 @@
 """Plays on the database and in the model at once, and compares; and the part of the executors.
 
-The executors here write what ``app.engine`` would write in their place, but are in no hurry: between
-any two of their deeds anything else may happen.
+The executors here write what ``app.engine`` would write in their place, but are in no hurry:
+between any two of their deeds anything else may happen.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from hypothesis import note
 
 from app.domain.lifecycle import (
     AWAIT_APPROVAL,
@@ -38,6 +37,7 @@ from tests.lifecycle.deeds import (
     Claim,
     CloseAll,
     Deed,
+    Disown,
     LetGo,
     Request,
     Sweep,
@@ -66,12 +66,15 @@ class Zombie:
 class Play:
     """A database, the model of it, and those who hold runs; ``zombies`` once did."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, tell: Callable[[str], object] = len) -> None:
         self.world = world
+        self.tell = tell  # called with each deed, in words
         self.raw = world.raw()
         self.forest = Forest()
         self.claims: dict[str, Claimed] = {}  # by token
-        self.news: dict[str, list[int]] = {}  # by token: the steps that had news at the claim
+        # by token, what was in the trace at the claim: steps with news, and those left by the lost
+        self.news: dict[str, list[int]] = {}
+        self.left: dict[str, list[int]] = {}
         self.zombies: list[Zombie] = []
         self._witness = truth.Witness(world)
 
@@ -86,7 +89,7 @@ class Play:
     def take(self, deed: Deed) -> Any:
         """Do something on the database and in the model: both answer the same."""
         said = deed.ask(self.world.db, self.raw)
-        note(brief(f"{deed} -> {said}"))
+        self.tell(brief(f"{deed} -> {said}"))
         expected = deed.expect(self.forest, said)
         assert said == expected, (deed, said, expected)
         return said
@@ -166,7 +169,14 @@ class Play:
         """An executor has read the trace of a run that it has claimed."""
         steps = self.forest.runs[claimed.id].steps.values()
         self.claims[claimed.token] = claimed
-        self.news[claimed.token] = [step.seq for step in steps if self.forest.has_news(step)]
+        left = [step for step in steps if step.token is not None]
+        self.left[claimed.token] = [step.seq for step in left if not step.told]
+        self.news[claimed.token] = [
+            *(step.seq for step in left if step.told),
+            *(step.seq for step in steps if self.forest.has_news(step)),
+        ]
+        if claimed.lost:
+            self.take(Disown(claimed.id, claimed.token))
 
     def _bury(self, run: ModelRun, held: Claimed) -> None:
         steps = run.open_steps()
@@ -178,7 +188,9 @@ class Play:
         """An executor tidies up; those who held what it finds are lost."""
         holders = [(run, self.holder(run)) for run in self.held()]
         flying = {run.id: tuple(step.seq for step in run.open_steps()) for run, _ in holders}
-        for run_id in self.take(Sweep()):
+        dead = self.forest.dead()
+        assert self.take(Sweep()) == dead
+        for run_id in dead:
             held = next(held for run, held in holders if run.id == run_id)
             self.zombies.append(Zombie(held, flying[run_id], ()))
 
@@ -242,11 +254,14 @@ class Play:
         return self._finished(run, self.end(run, move))
 
     def end(self, run: ModelRun, move: Action) -> Write:
-        """The boundary at which the run ends, and whatever waits in it."""
+        """The boundary at which the run ends, and whatever waits in it.
+
+        What a cancel has closed meanwhile it ends once more, since it does not know.
+        """
         status = COMPLETED if move is COMPLETE else CANCELLED
         ends = [
             ended(step.seq, FAILED if step.token else status, tell=step.connector)
-            for step in run.open_steps()
+            for step in run.steps.values()
         ]
         return self.boundary(run, ends=ends, move=_move(move))
 
@@ -266,13 +281,13 @@ class Play:
 
     def doubt(self, run: ModelRun, steps: list[ModelStep]) -> str:
         """Nodes were left behind, or interrupted, and may have run: a person is asked."""
-        own = self.holder(run).token
+        lost = self._lost(run)
         ends = [
             ended(
                 step.seq,
                 FAILED,
-                EXECUTOR_STOPPED if step.token == own else EXECUTOR_LOST,
-                tell=False,
+                EXECUTOR_LOST if step in lost else EXECUTOR_STOPPED,
+                tell=step.unsafe,
             )
             for step in steps
         ]
@@ -297,35 +312,37 @@ class Play:
         return max(run.steps, default=0) + 1
 
     def _lost(self, run: ModelRun) -> list[ModelStep]:
-        own = self.holder(run).token
-        return [
-            step for step in run.open_steps() if step.token not in (None, own) and not step.told
-        ]
+        left = self.left[self.holder(run).token]
+        return [step for step in run.open_steps() if step.seq in left and step.token is not None]
 
     def _doubtful(self, run: ModelRun) -> list[ModelStep] | None:
-        """The steps that a lost executor has left, where one of them may do harm again."""
+        """The steps that a lost executor has left, where one may do harm when it runs again.
+
+        A step that was lost before, and that nobody was asked about since, counts as well.
+        """
         lost = self._lost(run)
-        return lost if any(step.unsafe for step in lost) else None
+        return lost if run.doubts() or any(step.unsafe for step in lost) else None
 
     def _left(self, run: ModelRun, how: str) -> dict[str, Any]:
-        """The fields of a boundary by which the node in flight leaves; and what there is to hear."""
-        held = self.holder(run)
+        """How a boundary begins: the node in flight leaves, and what there is to hear is heard."""
+        held, lost = self.holder(run), self._lost(run)
         ends: list[StepEnd] = [
-            ended(step.seq, FAILED, EXECUTOR_LOST, tell=False) for step in self._lost(run)
+            ended(step.seq, FAILED, EXECUTOR_LOST, tell=step.unsafe) for step in lost
         ]
         heard = self.news.pop(held.token, [])
         ends += [
             ended(step.seq, tell=False)
             for step in run.open_steps()
-            if step.token != held.token
-            if (step.parked and (step.seq in heard or step.wake == NOW))
-            or (step.token is not None and step.told)
+            if step.seq in heard or (step.parked and step.wake == NOW)
         ]
         parks: list[StepPark] = []
         spawns: list[Spawn] = []
+        gone = {end.seq for end in ends}
         for step in run.open_steps():
-            if step.token != held.token or how == "stays":
+            if step.token is None or step.seq in gone or how == "stays":
                 continue
+            if how == "child" and step.connector:  # it is one or the other
+                how = "callback"
             if how in ENDS or (how == "child" and not self._may_spawn(run)):
                 ends.append(ended(step.seq, how if how in ENDS else COMPLETED, tell=False))
                 continue

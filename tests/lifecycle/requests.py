@@ -81,18 +81,28 @@ def cancel(forest: Forest, run_id: str) -> Answer:
 
 def pause(forest: Forest, run_id: str) -> Answer:
     """Pause a run and all below it."""
-    run = forest.runs[run_id]
+    run, tree = forest.runs[run_id], forest.tree(run_id)
     moved = run.status in PAUSE.sources
-    for one in forest.tree(run_id):
+    if run.status == PAUSED and not run.in_doubt:
+        _take(run, tree)
+    for one in tree:
         if one.status not in PAUSE.sources:
             continue
         one.status, one.paused_by = PAUSE.target, run_id
         _free_due(one, NONE)
         _audit(one, PAUSE)
-        for step in one.open_steps():
-            if step.parked:
-                forest.tell(one, step, "node.paused")
+        _tell_parked(forest, one, "node.paused")
     return Answer(moved, run.status, in_flight(forest, run_id))
+
+
+def _take(run: ModelRun, tree: list[ModelRun]) -> None:
+    """What a pause above has paused is from now on paused by this one."""
+    ids = {one.id for one in tree}
+    if run.paused_by not in ids:
+        _audit(run, PAUSE)
+    for one in tree:
+        if one.status == PAUSED and one.paused_by not in ids:
+            one.paused_by = run.id
 
 
 def _holder(forest: Forest, run: ModelRun) -> ModelRun | None:
@@ -122,17 +132,27 @@ def resume(forest: Forest, run_id: str, *, confirm: bool) -> Answer:
     for one in _resumed(forest, run, run) if willing else []:
         if one.in_doubt and not confirm:
             continue
-        one.status = RESUME.target
-        one.wake = LATER if one.wake == LATER else NONE
-        waits = one.attempt_due and one.wake == LATER and one.deadline != NOW
-        _free_due(one, LATER if waits else NOW)
-        one.in_doubt, one.paused_by, one.takeovers = False, None, 0
-        one.unsure.clear()
-        _audit(one, RESUME)
-        for step in one.open_steps():
-            if step.parked:
-                forest.tell(one, step, "node.resumed")
+        _resume(forest, one)
     return Answer(willing, run.status, in_flight(forest, run_id), above)
+
+
+def _resume(forest: Forest, run: ModelRun) -> None:
+    run.status = RESUME.target
+    run.wake = LATER if run.wake == LATER else NONE
+    waits = run.attempt_due and run.wake == LATER and run.deadline != NOW
+    _free_due(run, LATER if waits else NOW)
+    if run.in_doubt:
+        run.confirm()
+    run.in_doubt, run.paused_by, run.takeovers = False, None, 0
+    run.unsure.clear()
+    _audit(run, RESUME)
+    _tell_parked(forest, run, "node.resumed")
+
+
+def _tell_parked(forest: Forest, run: ModelRun, event: str) -> None:
+    for step in run.open_steps():
+        if step.parked:
+            forest.tell(run, step, event)
 
 
 def retry(forest: Forest, run_id: str, *, afresh: bool) -> Answer:
@@ -143,7 +163,12 @@ def retry(forest: Forest, run_id: str, *, afresh: bool) -> Answer:
     if run.parent is not None or not (run.status in RETRY.sources or doubtful):
         return Answer(False, run.status, flying)
     keeps = doubtful and not afresh
-    if not keeps:
+    if keeps:  # its other branches go on with it
+        _tell_parked(forest, run, "node.resumed")
+        for one in _resumed(forest, run, run)[1:]:
+            if one.paused_by == run.id and not one.in_doubt:
+                _resume(forest, one)
+    else:
         for one in forest.below(run):
             if one.status in CANCEL.sources:
                 _cancelled(forest, one)
@@ -158,6 +183,8 @@ def retry(forest: Forest, run_id: str, *, afresh: bool) -> Answer:
     run.signalled = run.signalled and keeps
     run.attempt_due, run.max_attempts = True, max(run.max_attempts, run.attempts + 1)
     run.unsure.clear()
+    if afresh or keeps:
+        run.confirm()
     if afresh:
         run.base_seq = max(run.base_seq, *run.steps, 0)
     _audit(run, RETRY)
@@ -200,7 +227,7 @@ def call_back(forest: Forest, run_id: str, seq: int) -> str:
     step = run.steps[seq]
     if step.told:
         return "duplicate"
-    if step.status != RUNNING or run.status in TERMINAL:
+    if step.status != RUNNING or run.status in TERMINAL or seq <= run.base_seq:
         return "late"
     step.told = True
     run.wakes()

@@ -11,21 +11,24 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from app.db import Database
-from tests.lifecycle.rules import Lifecycle
+from tests.lifecycle.rules import Lifecycle, Trees
 
 
-@pytest.mark.timeout(1200)  # a failure takes its time: it is made as short as it can be
-def test_people_and_executors_keep_to_the_table(db: Database) -> None:
-    class Machine(Lifecycle):
-        database = db
-
+# A failure takes its time: it is made as short as it can be.
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("kind", "examples"), [(Lifecycle, 50), (Trees, 40)])
+def test_people_and_executors_keep_to_the_table(
+    db: Database, kind: type[Lifecycle], examples: int
+) -> None:
+    machine = type(kind.__name__, (kind,), {"database": db})
     run_state_machine_as_test(
-        Machine,
+        machine,
         settings=settings(
-            max_examples=60,
-            stateful_step_count=50,
+            max_examples=examples,
+            stateful_step_count=80,
             derandomize=True,
             deadline=None,
+            report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         ),
     )

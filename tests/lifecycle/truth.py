@@ -23,7 +23,7 @@ _RUNS = f"""
 SELECT id, parent_run_id, depth, status, lease_token, {_relation("due_at")} AS due,
     {_relation("next_attempt_at")} AS wake, {_relation("deadline_at")} AS deadline,
     started_at IS NOT NULL AS started, signalled, in_doubt, paused_by, attempt_due, attempt_count,
-    max_attempts, takeovers, base_seq,
+    max_attempts, takeovers, base_seq, confirmed_seq,
     ARRAY(SELECT action FROM audit_events a WHERE a.run_id = r.id ORDER BY action) AS audits,
     (SELECT json_agg(json_build_array(s.seq, s.status, s.lease_token, {_relation("s.wake_at")},
         s.unsafe, s.connector IS NOT NULL, s.result IS NOT NULL) ORDER BY s.seq)
@@ -76,6 +76,7 @@ def _run(run: ModelRun, tokens: bool) -> Row:
         "max_attempts": run.max_attempts,
         "takeovers": run.takeovers,
         "base_seq": run.base_seq,
+        "confirmed_seq": run.confirmed_seq,
         "audits": sorted(run.audits),
         "steps": [_step(step, tokens) for _, step in sorted(run.steps.items())],
     }
@@ -137,7 +138,8 @@ _NEVER = {
             SELECT FROM steps s WHERE s.run_id = r.id AND s.completed_at IS NULL)""",
 }
 _CHECK = "\nUNION ALL\n".join(
-    f"SELECT '{name}' AS what, CAST(json_agg(v) AS text) AS which FROM ({query}) v HAVING count(*) > 0"
+    f"SELECT '{name}' AS what, CAST(json_agg(v) AS text) AS which FROM ({query}) v"
+    " HAVING count(*) > 0"
     for name, query in _NEVER.items()
 )
 

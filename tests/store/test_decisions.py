@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy import text
 
 from app.domain.lifecycle import (
     CANCEL,
@@ -207,8 +208,9 @@ def test_what_waits_is_listed_with_the_oldest_run_first(world: World) -> None:
     )
     world.put_step(second, 4, WAITING_APPROVAL, wake_at=BEFORE)
     waiting(world, organization_id="'org_b'")
-    waiting(world, PAUSED)
     decided(world, waiting(world))
+    for status in TERMINAL:
+        waiting(world, status)
 
     def page(organization: str, limit: int, offset: int) -> list[tuple[str, int]]:
         with world.db.connect() as connection:
@@ -224,3 +226,26 @@ def test_what_waits_is_listed_with_the_oldest_run_first(world: World) -> None:
     assert (last.title, last.message, last.run_status) == ("T", "M", WAITING_APPROVAL)
     assert last.deadline is not None
     assert last.deadline - last.requested_at > timedelta(minutes=59)
+
+
+def test_whatever_a_run_is_about_its_approval_is_listed(world: World) -> None:
+    runs = [(waiting(world, status), status) for status in RUN_STATUSES if status not in TERMINAL]
+    with world.db.connect() as connection:
+        found = decisions.page(connection, ORGANIZATION, limit=9, offset=0)
+    assert [(one.run_id, one.run_status) for one in found] == runs
+
+
+def test_approvals_are_found_without_a_look_at_other_runs_and_steps(world: World) -> None:
+    run_id = waiting(world, RUNNING)
+    world.execute(
+        "INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, status, attempt,"
+        " completed_at) SELECT %s, n, 'met_a', 'n', 'x', 'completed', 1, clock_timestamp()"
+        " FROM generate_series(3, 5000) n",
+        run_id,
+    )
+    world.execute("ANALYZE steps; ANALYZE runs")
+    values = {"organization_id": ORGANIZATION, "limit": 20, "offset": 0}
+    with world.db.connect() as connection:
+        rows = connection.execute(text(f"EXPLAIN {decisions.PAGE}"), values)
+        plan = "\n".join(row[0] for row in rows)
+    assert "Index Scan using steps_waiting_approval on steps" in plan

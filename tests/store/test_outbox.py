@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from app.domain.lifecycle import CANCELLED, FAILED
-from app.store import outbox
+from app.store import outbox, runs
 from app.store.outbox import OUTBOX_CHANNEL, Notice
-from tests.store.world import METRONOME, ORGANIZATION, Ear, World
+from tests.store.world import ACTOR, METRONOME, ORGANIZATION, Ear, World
 
 
 def put(world: World, run_id: str = "run_1", seq: int = 1, **columns: str) -> str:
@@ -116,6 +116,48 @@ def test_a_message_that_a_newer_one_has_overtaken_is_dropped(world: World) -> No
     newest = put(world, event="'node.cancelled'")
     assert sorted(ids(claim(world))) == sorted([newest, other])
     assert len(world.query("SELECT id FROM outbox")) == 2
+
+
+def test_a_newer_message_is_looked_up_by_its_step(world: World) -> None:
+    world.execute(
+        "INSERT INTO outbox (id, organization_id, metronome_id, run_id, seq, node_id, connector,"
+        " event, due_at) SELECT 'out_x' || n, 'org_a', 'met_a', 'run_' || n, 1, 'n', 'action',"
+        " 'node.cancelled', clock_timestamp() FROM generate_series(1, 5000) n"
+    )
+    world.execute("ANALYZE outbox")
+    with world.raw().cursor() as cursor:
+        cursor.execute(f"EXPLAIN {outbox.CLAIM}", {"limit": 10, "lease": 60, "busy": []})
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "outbox_by_step on outbox n" in plan
+    assert "outbox_given_up" in plan
+    assert "Seq Scan on outbox" not in plan
+
+
+def test_what_was_given_up_long_ago_is_forgotten(world: World) -> None:
+    days = outbox.KEPT_DAYS
+    long_ago = f"clock_timestamp() - interval '{days} days 1 minute'"
+    young = f"clock_timestamp() - interval '{days - 1} days'"
+    put(world, "run_1", due_at="NULL", created_at=long_ago)
+    kept = [
+        put(world, "run_2", due_at="NULL", created_at=young),
+        put(world, "run_3", due_at="clock_timestamp() + interval '1 hour'", created_at=long_ago),
+    ]
+    assert claim(world) == []
+    left = world.query("SELECT id, run_id FROM outbox ORDER BY id")
+    assert [row["run_id"] for row in left] == ["run_2", "run_3"]
+    assert len(left) == len(kept)
+
+
+def test_what_was_given_up_goes_with_its_run(world: World) -> None:
+    run_id = world.put(CANCELLED)
+    nested = world.put(CANCELLED, parent=run_id)
+    for number, one in enumerate((run_id, nested, "run_other")):
+        put(world, one, number, due_at="NULL")
+    put(world, run_id, 9)  # is yet to be sent
+    with world.db.connect() as connection:
+        assert runs.delete(connection, ACTOR, METRONOME, run_id)
+    left = world.query("SELECT run_id, seq FROM outbox ORDER BY seq")
+    assert [tuple(row.values()) for row in left] == [("run_other", 2), (run_id, 9)]
 
 
 def test_what_has_arrived_is_gone(world: World) -> None:

@@ -88,6 +88,7 @@ LOOKED_UP = {
     "runs_pkey": "(id = ",
     "runs_by_parent": "(parent_run_id = ",
     "steps_pkey": "(run_id = ",
+    "outbox_by_step": "(run_id = ",
 }
 
 

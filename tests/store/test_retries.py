@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 import pytest
 
 from app.domain.lifecycle import (
@@ -9,16 +11,18 @@ from app.domain.lifecycle import (
     CANCELLED,
     COMPLETED,
     FAILED,
+    PAUSE,
     PAUSED,
     QUEUED,
+    RESUME,
     RETRY,
     RUN_STATUSES,
     RUNNING,
     WAITING_APPROVAL,
 )
 from app.domain.models import Transitioned
-from app.store import leases, retries
-from tests.store.world import ACTOR, METRONOME, World, step
+from app.store import leases, retries, transitions
+from tests.store.world import ACTOR, METRONOME, Ear, World, step
 
 
 def retry(world: World, run_id: str, *, afresh: bool) -> Transitioned:
@@ -156,7 +160,79 @@ def test_behind_the_finished_steps_the_other_branches_of_a_run_in_doubt_go_on(
 
     assert (world.steps(run_id), world.run(child)) == before
     assert world.run(run_id)["signalled"]
-    assert world.query("SELECT * FROM outbox") == []
+    told = world.query("SELECT run_id, seq, event FROM outbox")
+    assert told == [{"run_id": run_id, "seq": 2, "event": "node.resumed"}]
+
+
+def test_a_run_in_doubt_that_goes_on_takes_along_what_its_pause_had_paused(world: World) -> None:
+    root = world.put(RUNNING)
+    child = world.put(RUNNING, parent=root, parent_seq="1")
+    grandchild = world.put(WAITING_APPROVAL, parent=child)
+    own = world.put(PAUSED, parent=child)
+    below = world.put(RUNNING, parent=own)
+    lost = world.put(RUNNING, parent=root, parent_seq="2", held=True)
+    world.put_step(root, 1, RUNNING)
+    waits = """'{"callback": {"deadline": "2999-01-01T00:00:00Z", "heartbeatMs": 60000}}'"""
+    columns = {"connector": "'action'", "output": waits, "wake_at": "'2001-01-01Z'"}
+    world.put_step(child, 1, RUNNING, **columns)
+    unsafe = {"unsafe": "true", "lease_token": "'gone'"}
+    world.put_step(lost, 1, RUNNING, **unsafe)
+    world.done(PAUSE, root)
+    world.execute("UPDATE runs SET in_doubt = true WHERE id = %s", root)
+    world.expire(lost)
+    assert leases.sweep(world.raw()) == [lost]
+    heard = Ear(world, leases.DUE_CHANNEL)
+
+    assert retry(world, root, afresh=False).moved
+
+    statuses = [world.run(one)["status"] for one in (root, child, grandchild, own, below, lost)]
+    assert statuses == [QUEUED, QUEUED, QUEUED, PAUSED, PAUSED, PAUSED]
+    assert world.run(lost)["in_doubt"]
+    assert world.run(child)["paused_by"] is None
+    assert heard.all() == [""]
+    assert (world.audits(root), world.audits(child)) == (
+        ["run.paused", "run.retried"],
+        ["run.paused", "run.resumed"],
+    )
+    (event,) = world.query(
+        "SELECT payload ->> 'cascadedFrom' AS origin FROM audit_events"
+        " WHERE run_id = %s AND action = 'run.resumed'",
+        grandchild,
+    )
+    assert event["origin"] == root
+    rows = world.query("SELECT event FROM outbox WHERE run_id = %s ORDER BY created_at", child)
+    assert [row["event"] for row in rows] == ["node.paused", "node.resumed"]
+    silent: datetime = world.steps(child)[0]["wake_at"]
+    assert silent - world.run(child)["updated_at"] == timedelta(seconds=60)
+    claimed = leases.claim(world.raw(), "executor-1", limit=9, lease=60)
+    assert {one.id for one in claimed} == {root, child, grandchild}
+    with world.db.connect() as connection:
+        resumed = transitions.request(connection, RESUME, ACTOR, METRONOME, lost, confirm=True)
+    assert resumed is not None
+    assert resumed.moved
+
+
+def test_a_retry_from_the_start_of_a_run_in_doubt_resumes_nothing_below(world: World) -> None:
+    root = world.put(RUNNING)
+    child = world.put(RUNNING, parent=root)
+    world.done(PAUSE, root)
+    world.execute("UPDATE runs SET in_doubt = true WHERE id = %s", root)
+    assert retry(world, root, afresh=True).moved
+    assert world.run(child)["status"] == CANCELLED
+    assert world.audits(child) == ["run.paused", "run.cancelled"]
+
+
+@pytest.mark.parametrize("afresh", [False, True], ids=["failed", "start"])
+@pytest.mark.parametrize("status", [PAUSED, FAILED, CANCELLED])
+def test_what_a_retry_confirms(world: World, status: str, afresh: bool) -> None:
+    """Who retries a run in doubt knows of it; who retries a failed one need not."""
+    run_id = world.put(status, in_doubt=str(status == PAUSED), confirmed_seq="1")
+    for seq in (1, 2, 3):
+        world.put_step(run_id, seq, FAILED)
+    assert retry(world, run_id, afresh=afresh).moved
+    confirmed = 3 if afresh or status == PAUSED else 1
+    assert world.run(run_id)["confirmed_seq"] == confirmed
+    assert world.claim().confirmed_seq == confirmed
 
 
 def test_a_retry_cancels_what_an_earlier_attempt_left_below(world: World) -> None:

@@ -191,6 +191,8 @@ class World:
             "completed_at": _NOW if ended else "NULL",
             **columns,
         }
+        if status == lifecycle.WAITING_APPROVAL:
+            values["organization_id"] = f"(SELECT organization_id FROM runs WHERE id = '{run_id}')"
         self.execute(
             f"INSERT INTO steps ({', '.join(values)}) VALUES ({', '.join(values.values())})"
         )
