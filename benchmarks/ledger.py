@@ -144,7 +144,7 @@ CHECKS = {
     "audit events that tell of no change": """
         SELECT a.run_id, a.action, a.created_at FROM audit_events a
         WHERE a.action IN ('run.cancelled', 'run.paused', 'run.resumed', 'run.retried')
-          AND NOT EXISTS (
+          AND a.payload -> 'held' IS NULL AND NOT EXISTS (
             SELECT FROM ledger_changes c WHERE c.run_id = a.run_id AND c.xid = a.xid
               AND c.old <> c.new)""",
     "decisions without exactly one audit event": """

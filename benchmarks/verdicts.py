@@ -35,12 +35,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """An audit event that somebody asked for himself; ``at`` is in ns since 1970."""
+    """An audit event that somebody asked for himself; ``at`` is in ns since 1970.
+
+    ``held`` says that a run that was paused already is from now on paused by this pause.
+    """
 
     action: str
     run_id: str
     at: int
     xid: str
+    held: bool
 
 
 def _ns(moment: datetime) -> int:
@@ -92,12 +96,13 @@ class Judge:
 
     def _direct_events(self) -> dict[str, list[Event]]:
         events: dict[str, list[Event]] = defaultdict(list)
-        for key, action, run_id, at, xid in self._bench.sql(
-            "SELECT actor_key_id, action, run_id, created_at, xid::text FROM audit_events"
+        for key, action, run_id, at, xid, held in self._bench.sql(
+            "SELECT actor_key_id, action, run_id, created_at, xid::text,"
+            " payload -> 'held' IS NOT NULL FROM audit_events"
             " WHERE payload -> 'cascadedFrom' IS NULL AND run_id IS NOT NULL"
             " ORDER BY created_at"
         ):
-            events[key].append(Event(action, run_id, _ns(at), xid))
+            events[key].append(Event(action, run_id, _ns(at), xid, held))
         return events
 
     def _times(self, actions: tuple[str, ...]) -> dict[str, list[int]]:
@@ -159,6 +164,8 @@ class Judge:
                 events, moved = found[place], deed.moved
                 if moved is False and deed.action in STOPS and self._in_restart(deed):
                     moved = None  # sent twice by the API: the second one may have found it done
+                if deed.code == "already_paused" and all(event.held for event in events):
+                    moved = None
                 if len(events) > 1 or (moved is not None and len(events) != moved):
                     (unasked if events else untold).append((_shown(deed), events))
         strangers = self._events.keys() - by_key.keys() - {"executor", self._bench.actor.key_id}

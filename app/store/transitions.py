@@ -92,7 +92,7 @@ noted AS ({outbox.insert("remote", "node.paused", where="lease_token IS NULL")}
 ),
 audited AS ({trees.audited("moved", str(PAUSE.audit))}
 ),
-held_audited AS ({trees.audited("held", str(PAUSE.audit), _HELD)}
+held_audited AS ({trees.audited("held", str(PAUSE.audit), _HELD, at="(SELECT now FROM moment)")}
 ),
 told AS ({trees.stop_told("moved")}
 ),

@@ -12,6 +12,7 @@ from app.domain.outcomes import Done, Outcome
 from app.engine.interpreter import MAX_LOSSES, MAX_TAKEOVERS
 from app.nodes.base import Context, NodeKind
 from app.store.leases import EXECUTOR_LOST
+from tests.engine.bodies import inside, loop
 from tests.engine.conftest import Lab, node
 from tests.engine.operators import child, is_whole, lose, retry, sql, step, waits
 from tests.processes import wait_for
@@ -93,6 +94,36 @@ def test_a_run_that_is_lost_often_but_progresses_is_no_poison(lab: Lab, trap: Tr
         lose(lab, run)
     lab.until(run, "completed")
     assert trap.calls == [name for name in names for _ in range(2)]
+    trap.freed.set()
+    is_whole(lab)
+
+
+def test_what_goes_well_beside_a_poisonous_node_does_not_hide_it(lab: Lab, trap: Trap) -> None:
+    run = lab.queue(
+        node("trigger"),
+        loop(iterations=30),
+        *inside("loop", node("delay", "tick", seconds=0.05)),
+        loop("beside", iterations=1),
+        *inside("beside", node("trap", times=MAX_LOSSES + 1)),
+        node("end"),
+        edges="trigger>loop trigger>beside loop>end beside>end",
+    )
+    ticked = """SELECT wake_at < clock_timestamp() FROM steps
+        WHERE run_id = :id AND node_id = 'tick' AND status = 'running'"""
+    for number in range(1, MAX_LOSSES + 1):
+        wait_for(lambda n=number: len(trap.calls) == n)  # type: ignore[misc]
+        wait_for(lambda: sql(lab, ticked, id=run.id)[0][0])
+        lose(lab, run)
+    given_up = lab.until(run, "failed")
+    assert str(given_up.error).startswith(f"given up: {MAX_LOSSES} executors in a row")
+    assert len(trap.calls) == MAX_LOSSES
+    ticks = [one for one in lab.trace(run) if (one.node_id, one.status) == ("tick", "completed")]
+    assert len(ticks) >= MAX_LOSSES - 1
+
+    retry(lab, run, afresh=False)
+    wait_for(lambda: len(trap.calls) == MAX_LOSSES + 1)
+    lose(lab, run)
+    lab.until(run, "completed")
     trap.freed.set()
     is_whole(lab)
 

@@ -35,7 +35,8 @@ from app.domain.lifecycle import (
     WAITING_APPROVAL,
     Action,
 )
-from app.store.boundary import Move, StepPark, StepStart
+from app.ids import new_id
+from app.store.boundary import Move, Spawn, StepPark, StepStart
 from tests.lifecycle import truth
 from tests.lifecycle.deeds import (
     STRANGER,
@@ -78,14 +79,14 @@ class Lifecycle(RuleBasedStateMachine):
             "decide": (12, lambda: self.steps(WAITING_APPROVAL), self.decide),
             "call back": (9, lambda: self.steps("remote"), self.call_back),
             "strangers": (1, lambda: True, self.strangers_see_and_change_nothing),
-            "begin": (6, lambda: len(self.alive()) < 3, lambda: self.play.put()),
+            "begin": (6, lambda: len(self.alive()) < 3, self.queue),
             "claim": (16, lambda: self.play.forest.due(), self.claim),
             "go on": (30, lambda: self.play.held(), self.go_on),
             "end a claim": (14, lambda: self.play.held(), self.end_claim),
             "hold": (6, lambda: self.play.held(), self.hold),
             "sweep": (6, lambda: self.play.forest.dead(), self.sweep),
             "time passes": (8, lambda: True, self.time_passes),
-            "time is up": (1, lambda: self.in_time(), self.time_is_up),
+            "time is up": (3, lambda: self.in_time(), self.time_is_up),
             "zombie": (5, lambda: self.play.zombies, self.zombie),
         }
 
@@ -99,7 +100,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.world.execute(f"DELETE FROM {table}")
         self.play = Play(self.world, note)
         for number in range(self.roots):
-            self.play.put(timeout=number == 1)
+            self.play.put(timeout=number == 0)
 
     @rule(number=st.integers(0, 2**32 - 1))
     def somebody_does_something(self, number: int) -> None:
@@ -159,6 +160,10 @@ class Lifecycle(RuleBasedStateMachine):
         return [run for run in self.alive() if run.deadline == LATER]
 
     # -- people
+
+    def queue(self) -> None:
+        """Somebody starts a run."""
+        self.play.put(timeout=self.random.random() < 0.5)
 
     def request(self) -> None:
         """Somebody asks for an action; what changes nothing leaves every byte as it is."""
@@ -252,14 +257,18 @@ class Lifecycle(RuleBasedStateMachine):
         held, take = zombie.held, self.play.take
         root = self.play.root(self.play.forest.runs[held.id])
         ends = [ended(seq, tell=False) for seq in zombie.in_flight]
-        parks = [StepPark(seq, None) for seq in zombie.parked]
+        parks = [StepPark(seq, None) for seq in (*zombie.parked, *zombie.in_flight)]
+        spawns = [
+            Spawn(seq, new_id("run", after=held.id), METRONOME, "ver_a", "{}")
+            for seq in zombie.in_flight
+        ]
         others = [ended(seq, FAILED, tell=True) for seq in zombie.parked]
         start = StepStart(10_000, "late", "end", 1)
         last = Move(move.name, wait=1.0, wake_at=held.now)
         take(LetGo(held.id, held.token, unfinished=True))
         take(CloseAll(held.id, held.token))
         take(Renew(held.id, held.token))
-        take(between(held, root, parks=parks, starts=[start]))
+        take(between(held, root, parks=parks, spawns=spawns, starts=[start]))
         take(between(held, root, ends=[*ends, *others], move=last))
 
 

@@ -16,7 +16,7 @@ from tests.lifecycle.rules import Lifecycle, Trees
 
 # A failure takes its time: it is made as short as it can be.
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("kind", "examples"), [(Lifecycle, 50), (Trees, 40)])
+@pytest.mark.parametrize(("kind", "examples"), [(Lifecycle, 40), (Trees, 32)])
 def test_people_and_executors_keep_to_the_table(
     db: Database, kind: type[Lifecycle], examples: int
 ) -> None:

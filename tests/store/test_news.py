@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -198,7 +199,7 @@ def test_a_callback_and_an_executor_that_goes_come_one_after_the_other(
     held = dispatched(world, status, told=False)
     deeds = [(call, (world, held.id)), (lose, (world, held, "let_go"))]
     with world.locked(held.id):
-        begun = []
+        begun: list[Future[Any]] = []
         for deed, arguments in deeds if callback_first else deeds[::-1]:
             begun.append(world.begin(deed, *arguments))  # type: ignore[arg-type]
             world.wait_for_waiters(len(begun))

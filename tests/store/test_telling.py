@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from app.db import RawConnection
-from app.domain.lifecycle import CANCEL, CANCELLED, COMPLETED, FAILED, PAUSED, RUN_STATUSES, RUNNING
+from app.domain.lifecycle import (
+    CANCEL,
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    PAUSED,
+    RUN_STATUSES,
+    RUNNING,
+    WAITING_APPROVAL,
+)
 from app.ids import new_id
 from app.store import boundary
 from app.store.boundary import Boundary, Move, Spawn, StepEnd, StepPark, StepStart
@@ -104,6 +115,46 @@ def test_a_park_tells_of_a_pause_that_came_while_the_work_was_handed_over(
     world.write(bound(held, parks=[StepPark(seq, None, tell=True) for seq in (1, 2)]))
 
     assert told(world) == ([(run_id, 1, "node.paused")] if status == PAUSED else [])
+
+
+# -- what came too late to be heard
+
+
+@pytest.mark.parametrize("status", [COMPLETED, FAILED, CANCELLED])
+@pytest.mark.parametrize(
+    ("kind", "open_as", "name"),
+    [("action", RUNNING, "lateCallback"), ("approval", WAITING_APPROVAL, "lateDecision")],
+)
+def test_what_has_come_for_a_step_that_ends_without_hearing_it_is_kept(
+    world: World, kind: str, open_as: str, name: str, status: str
+) -> None:
+    held = world.held()
+    result = {"status": "completed", "output": {"n": 1}}
+    columns = {"node_type": f"'{kind}'", "result": f"'{json.dumps(result)}'"}
+    for seq in (1, 2):
+        world.put_step(held.id, seq, open_as, metadata="""'{"label": "x"}'""", **columns)
+    world.put_step(held.id, 3, open_as, **columns)
+
+    ends = [
+        StepEnd(1, status, metadata='{"more": 1}'),
+        StepEnd(2, status, metadata='{"more": 2}', heard=True),
+        StepEnd(3, status),
+    ]
+    assert world.write(bound(held, ends=ends)).answer == "go"
+
+    unheard, heard, bare = (row["metadata"] for row in world.steps(held.id))
+    assert json.loads(unheard).pop(name).items() >= result.items()
+    assert {**json.loads(unheard), name: None} == {"label": "x", "more": 1, name: None}
+    assert json.loads(heard) == {"label": "x", "more": 2}
+    assert json.loads(bare).keys() == {name}
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_where_nothing_has_come_nothing_is_kept(world: World, heard: bool) -> None:
+    held = world.held()
+    world.put_step(held.id, 1, RUNNING)
+    world.write(bound(held, ends=[StepEnd(1, COMPLETED, heard=heard)]))
+    assert world.steps(held.id)[0]["metadata"] is None
 
 
 # -- the forms
