@@ -351,7 +351,7 @@ def _settings(directory: Path, url: str) -> Path:
     file.write_text(
         "\n".join(
             f'[connectors.{kind}]\nurl = "{url}/{kind}"\nsecret = "{SECRET}"\n'
-            f"timeoutSeconds = 2\ncallbackTimeoutSeconds = 8\nheartbeatSeconds = 4\n{more}"
+            f"timeoutSeconds = 2\ncallbackTimeoutSeconds = 6\nheartbeatSeconds = 3\n{more}"
             for kind, more in (("action", ""), ("firecrawl", "replaySafe = true"))
         )
     )

@@ -64,7 +64,7 @@ class Notice:
 CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT id FROM outbox o
-    WHERE due_at <= clock_timestamp() AND NOT connector = ANY (%(busy)s)
+    WHERE due_at <= now() AND NOT connector = ANY (%(busy)s)
     ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 ),
 outdated AS MATERIALIZED (

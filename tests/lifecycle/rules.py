@@ -59,7 +59,7 @@ T = TypeVar("T")
 # life, so that there is something left to stop.
 ASKED = {CANCEL: 3, PAUSE: 4, RESUME: 4, RETRY: 4}
 LEAVES = {COMPLETED: 4, FAILED: 1, "stays": 1, **dict.fromkeys(WAITS, 2), "child": 4}
-ENDINGS = {COMPLETE: 1, FAIL: 2, BACKOFF: 2, AWAIT_APPROVAL: 7, DOUBT: 2}
+ENDINGS = {COMPLETE: 1, FAIL: 2, BACKOFF: 4, AWAIT_APPROVAL: 8, DOUBT: 2}
 TABLES = ("runs", "steps", "audit_events", "outbox")
 
 

@@ -55,11 +55,15 @@ def test_that_pause_is_audited_once(world: World) -> None:
     grandchild = world.put(RUNNING, parent=child)
     world.done(PAUSE, root)
 
+    (before,) = world.query("SELECT clock_timestamp() AS now")
     for _ in range(2):
         world.done(PAUSE, child)
 
-    events = world.query("SELECT payload::text FROM audit_events WHERE run_id = %s", child)
+    events = world.query(
+        "SELECT payload::text, created_at FROM audit_events WHERE run_id = %s ORDER BY id", child
+    )
     assert [event["payload"] for event in events][1:] == ['{"held" : true}']
+    assert events[0]["created_at"] < before["now"] < events[1]["created_at"]
     assert world.audits(child) == ["run.paused"] * 2
     assert (world.audits(root), world.audits(grandchild)) == (["run.paused"], ["run.paused"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 
@@ -134,6 +135,7 @@ def test_looking_for_work_reads_its_partial_index_only(
     plan = "\n".join(str(row["QUERY PLAN"]) for row in world.query(f"EXPLAIN {statement}"))
     assert f"{index} on runs" in plan
     assert "Seq Scan on runs" not in plan
+    assert re.search(rf"{index} on runs.*\n *Index Cond: .*due_at <", plan)  # it ends in time
 
 
 # -- heartbeat
