@@ -221,6 +221,11 @@ CHECKS = {
             SELECT FROM ledger_changes c WHERE c.run_id = s.run_id AND c.new = '{QUEUED}'
               AND (c.was_in_doubt OR c.old IN ({sql_list(TERMINAL)}))
               AND c.at > s.started_at AND c.at < t.started_at)""",
+    "news that came, and were neither heard nor kept": f"""
+        SELECT run_id, seq, status, error, result FROM steps
+        WHERE result IS NOT NULL AND metadata -> 'lateCallback' IS NULL
+          AND metadata -> 'lateDecision' IS NULL AND (status = '{CANCELLED}'
+            OR error IN ('{EXECUTOR_LOST}', '{EXECUTOR_STOPPED}'))""",
     "nested runs whose step is not theirs": """
         SELECT r.id, r.parent_run_id, r.parent_seq, s.node_type FROM runs r
         LEFT JOIN steps s ON s.run_id = r.parent_run_id AND s.seq = r.parent_seq

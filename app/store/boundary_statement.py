@@ -30,7 +30,7 @@ from app.domain.lifecycle import (
     WAITING_APPROVAL,
     sql_list,
 )
-from app.store import outbox
+from app.store import late, outbox
 from app.store.leases import DUE_CHANNEL
 
 _ACTIONS = ", ".join(
@@ -62,10 +62,8 @@ def _merged(more: str) -> str:
 
 def _kept(more: str) -> str:
     """The same for a step that ends: what came from outside too late to be heard stays readable."""
-    return f"""CASE WHEN s.result IS NULL OR l.heard THEN {_merged(more)}
-            ELSE CAST(coalesce(CAST({_merged(more)} AS jsonb), jsonb_build_object())
-                || jsonb_build_object(CASE s.node_type WHEN 'approval' THEN 'lateDecision'
-                    ELSE 'lateCallback' END, CAST(s.result AS jsonb)) AS json) END"""
+    merged = _merged(more)
+    return f"CASE WHEN l.heard THEN {merged} ELSE {late.kept(f'({merged})')} END"
 
 
 # One plan serves tables of any size. A plan that is made while they are small would read them from

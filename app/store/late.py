@@ -10,15 +10,16 @@ def time_text(moment: str) -> str:
     return f"""to_char({moment} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 
 
-def kept() -> str:
+def kept(metadata: str = "s.metadata") -> str:
     """SQL for the metadata of the open step ``s`` when it is closed without its ``result``.
 
-    A callback is kept as ``lateCallback``, with the time at which it came, and the decision on an
-    approval as ``lateDecision``.
+    ``metadata`` is an SQL expression for what it would be else. A callback is kept as
+    ``lateCallback``, with the time at which it came, and the decision on an approval as
+    ``lateDecision``.
     """
     came = f"jsonb_build_object('at', {time_text('s.updated_at')})"
-    return f"""CASE WHEN s.result IS NULL THEN s.metadata ELSE CAST(
-        coalesce(CAST(s.metadata AS jsonb), '{{}}') || CASE s.status
+    return f"""CASE WHEN s.result IS NULL THEN {metadata} ELSE CAST(
+        coalesce(CAST({metadata} AS jsonb), jsonb_build_object()) || CASE s.status
             WHEN '{WAITING_APPROVAL}'
             THEN jsonb_build_object('lateDecision', CAST(s.result AS jsonb))
             ELSE jsonb_build_object('lateCallback',
