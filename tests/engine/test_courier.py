@@ -136,8 +136,8 @@ def test_it_gives_up_after_many_attempts_and_says_so(
     with caplog.at_level(logging.WARNING):
         start(connector(receiver.url))
         wait_for(lambda: world.query("SELECT id FROM outbox WHERE due_at IS NULL"))
+        wait_for(lambda: "connector given up" in caplog.messages)  # said once it is written
     assert world.query("SELECT error FROM outbox") == [{"error": "HTTP 500"}]
-    assert "connector given up" in caplog.messages
 
 
 def test_a_connector_that_is_not_configured_here_is_named(world: World, start: Start) -> None:
