@@ -41,6 +41,12 @@ class Conflict(MetronomeError):
     code = "conflict"
 
 
+class PreconditionFailed(MetronomeError):
+    """The thing has changed since the caller last read it."""
+
+    code = "precondition_failed"
+
+
 class Unauthorized(MetronomeError):
     """There is no valid API key."""
 

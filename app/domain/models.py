@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks: the user and the organization that an API key stands for."""
+    """Who asks: the user and the organization that an API key stands for, and its role there."""
 
     key_id: str
     user_id: str
     organization_id: str
+    role: str = "admin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class ApiKey:
     prefix: str  # the first characters of the secret, to recognise it by
     user_id: str
     organization_id: str
+    role: str
     created_at: datetime
     revoked_at: datetime | None
 
@@ -43,8 +45,32 @@ class Metronome:
     trigger_summary: str | None
     published_version_id: str | None
     published_version_number: int | None
+    revision: int  # counts its changes
+    max_concurrent_runs: int | None  # of a group; None where any number may be at work
+    on_limit: str  # queue, reject or cancel_oldest
+    concurrency_key: str | None  # an expression: the group of a run
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A definition that can be run, and published."""
+
+    id: str
+    organization_id: str
+    metronome_id: str
+    version: int | None  # None for what was only run, and never saved
+    description: str | None
+    status: str
+    definition: dict[str, Any]
+    revision: int  # counts the changes of its definition
+    node_count: int
+    edge_count: int
+    trigger_summary: str | None
+    created_at: datetime
+    updated_at: datetime
+    published_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,3 +236,61 @@ class Approval:
     message: str | None
     deadline: datetime | None
     requested_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list is wanted: ``limit`` things at the most, behind ``offset`` others.
+
+    ``after`` is the cursor that the page before has answered: it begins behind that thing.
+    """
+
+    limit: int
+    offset: int = 0
+    after: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A delivery that is to start a run, and to be recorded with it; ``payload`` is JSON text."""
+
+    id: str
+    trigger_type: str
+    source_event_id: str | None
+    summary: str | None
+    payload: str
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerEvent:
+    """One delivery for a workflow, and what it came to."""
+
+    id: str
+    organization_id: str
+    metronome_id: str | None  # None where no workflow listens for such events
+    user_id: str | None  # the workflow's owner
+    run_id: str | None
+    trigger_type: str
+    status: str  # matched, ignored, failed or unauthorized
+    source_event_id: str | None
+    summary: str | None
+    reason: str | None  # why it was not matched
+    payload: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """Who changed what."""
+
+    id: str
+    organization_id: str
+    metronome_id: str | None  # None for what concerns the whole organization
+    user_id: str  # the owner of what was changed
+    actor_user_id: str
+    actor_key_id: str
+    run_id: str | None
+    version_id: str | None
+    action: str
+    payload: dict[str, Any] | None
+    created_at: datetime

@@ -78,7 +78,7 @@ WITH due AS MATERIALIZED (
     SELECT id, started_at IS NOT NULL OR attempt_count > 0 AS begun,
         lease_token IS NOT NULL AS lost
     FROM runs
-    WHERE status IN ({sql_list(CLAIM.sources)}) AND due_at <= now()
+    WHERE status IN ({sql_list(CLAIM.sources)}) AND admitted AND due_at <= now()
     ORDER BY due_at
     LIMIT %(limit)s
     FOR NO KEY UPDATE SKIP LOCKED
@@ -137,7 +137,7 @@ def claim(connection: RawConnection, executor: str, *, limit: int, lease: float)
 
 _NEXT_DUE = f"""
 SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8
-FROM runs WHERE status IN ({sql_list(CLAIMABLE)}) AND due_at < 'infinity'
+FROM runs WHERE status IN ({sql_list(CLAIMABLE)}) AND admitted AND due_at < 'infinity'
 """
 
 

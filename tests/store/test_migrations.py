@@ -124,7 +124,7 @@ def test_runs_of_every_status_outlive_the_way_up_and_down(migrated: Migrated) ->
     waiting = f"run_{WAITING_APPROVAL}_False"
 
     for _ in range(2):
-        migrated.go("0002")
+        migrated.go(migrations.head())
         above = migrated.rows(_DUE)
         assert above == {**before, waiting: [WAITING_APPROVAL, "infinity", None]}
         assert not migrated.differs()
@@ -133,7 +133,7 @@ def test_runs_of_every_status_outlive_the_way_up_and_down(migrated: Migrated) ->
         assert migrated.rows(_DUE) == before
         assert migrated.rows("SELECT run_id, seq, status, node_id FROM steps") == steps
     assert migrated.differs()
-    migrated.go("0002")
+    migrated.go(migrations.head())
 
     database = Database(migrated.url)
     with database.raw() as raw:
@@ -144,7 +144,7 @@ def test_runs_of_every_status_outlive_the_way_up_and_down(migrated: Migrated) ->
 
 
 def test_runs_in_depth_outlive_the_way_down_as_plain_ones(migrated: Migrated) -> None:
-    migrated.go("0002")
+    migrated.go(migrations.head())
     with migrated.engine.begin() as connection:
         for name, status, more in (
             ("root", "running", "due_at = 'infinity', signalled = true, takeovers = 3"),
@@ -181,7 +181,7 @@ def test_runs_in_depth_outlive_the_way_down_as_plain_ones(migrated: Migrated) ->
     }
     migrated.go("0001")
     assert migrated.rows(_DUE) == kept
-    migrated.go("0002")
+    migrated.go(migrations.head())
     assert not migrated.differs()
     assert migrated.rows(_DUE) == {**kept, "run_waits": [WAITING_APPROVAL, "infinity", None]}
     columns = "id, signalled, in_doubt, paused_by, depth, takeovers, base_seq"

@@ -1,29 +1,15 @@
-"""What goes out: records as the contract's JSON, by hand: marshmallow takes fifty times as long.
-
-A test holds these against the schemas that the documentation is made from.
-"""
+"""Runs, their steps and what waits in them, in answers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
-
-import orjson
-from flask import Response
 
 from app.clock import iso
 from app.domain.lifecycle import WAITING_APPROVAL
-from app.domain.models import Approval, Metronome, OpenStep, Run, RunView, Step
+from app.domain.models import Approval, OpenStep, Run, RunView, Step
 from app.ids import step_id
 
 WAITS = ("approval", "loop", "nested_run", "callback", "sleep")
-
-
-def answer(
-    body: Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """``body`` as a JSON answer."""
-    return Response(orjson.dumps(body), status, headers, mimetype="application/json")
 
 
 def run(run: Run) -> dict[str, Any]:
@@ -140,23 +126,6 @@ def step(step: Step) -> dict[str, Any]:
         "completedAt": iso(step.completed_at),
         "createdAt": iso(step.created_at),
         "updatedAt": iso(step.updated_at),
-    }
-
-
-def metronome(metronome: Metronome) -> dict[str, Any]:
-    """METRONOME, with its definition in the shape in which it was given."""
-    return {
-        "id": metronome.id,
-        "userId": metronome.user_id,
-        "name": metronome.name,
-        "description": metronome.description,
-        "status": metronome.status,
-        "definition": metronome.definition,
-        "triggerSummary": metronome.trigger_summary,
-        "publishedVersionId": metronome.published_version_id,
-        "publishedVersionNumber": metronome.published_version_number,
-        "createdAt": iso(metronome.created_at),
-        "updatedAt": iso(metronome.updated_at),
     }
 
 

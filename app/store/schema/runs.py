@@ -1,12 +1,10 @@
-"""The tables, as SQLAlchemy Core, so that migrations can be checked against them.
+"""Runs, their steps, and what connectors have to be told of them.
 
 There is no foreign key from steps to runs: under load it costs a fifth to two fifths of the steps
 a second, and the boundary statement locks the run's row anyway.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -17,84 +15,14 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
-    LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     Table,
     Text,
-    UniqueConstraint,
     text,
 )
 
 from app.domain import lifecycle
-
-metadata = MetaData()
-
-METRONOME_STATUSES = ("draft", "active", "paused", "archived")
-VERSION_STATUSES = ("saved", "published", "archived")
-
-
-def _time(name: str, *, nullable: bool = False) -> Column[Any]:
-    default = None if nullable else text("clock_timestamp()")
-    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=default)
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({lifecycle.sql_list(values)})"
-
-
-api_keys = Table(
-    "api_keys",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("prefix", Text, nullable=False),
-    Column("sha256", LargeBinary, nullable=False, unique=True),
-    Column("user_id", Text, nullable=False),
-    Column("organization_id", Text, nullable=False),
-    _time("created_at"),
-    _time("revoked_at", nullable=True),
-)
-
-metronomes = Table(
-    "metronomes",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("organization_id", Text, nullable=False),
-    Column("user_id", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("description", Text),
-    Column("status", Text, nullable=False),
-    Column("definition", JSON, nullable=False),
-    Column("trigger_summary", Text),
-    # the version that a run of the draft uses; NULL while the draft has not been run since its save
-    Column("draft_version_id", Text),
-    Column("published_version_id", Text),
-    _time("created_at"),
-    _time("updated_at"),
-    CheckConstraint(_one_of("status", METRONOME_STATUSES), name="metronomes_status"),
-    Index("metronomes_by_organization", "organization_id", "id"),
-)
-
-versions = Table(
-    "versions",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("organization_id", Text, nullable=False),
-    Column("metronome_id", Text, nullable=False),
-    Column("version", Integer, nullable=False),
-    Column("description", Text),
-    Column("status", Text, nullable=False),
-    Column("definition", JSON, nullable=False),
-    Column("node_count", Integer, nullable=False),
-    Column("edge_count", Integer, nullable=False),
-    Column("trigger_summary", Text),
-    _time("created_at"),
-    _time("updated_at"),
-    _time("published_at", nullable=True),
-    UniqueConstraint("metronome_id", "version", name="versions_number"),
-    CheckConstraint(_one_of("status", VERSION_STATUSES), name="versions_status"),
-)
+from app.store.schema.base import metadata, one_of, time_column
 
 runs = Table(
     "runs",
@@ -104,6 +32,8 @@ runs = Table(
     Column("metronome_id", Text, nullable=False),
     Column("user_id", Text, nullable=False),
     Column("version_id", Text, nullable=False),
+    # which of the version's definitions it runs: see version_revisions
+    Column("version_revision", Integer, nullable=False, server_default=text("0")),
     Column("trigger_type", Text, nullable=False),
     Column("trigger_event_id", Text),
     Column("idempotency_key", Text),
@@ -118,6 +48,10 @@ runs = Table(
     Column("timeout_ms", BigInteger),
     Column("attached_project_id", Text),
     Column("attached_ticket_id", Text),
+    # where its workflow limits how many may be at work: its group there, and whether it has a place
+    # in it; it keeps that until it has ended and nobody holds it any more
+    Column("concurrency_key", Text),
+    Column("admitted", Boolean, nullable=False, server_default=text("true")),
     # a nested run: the run and the step that started it, and the run at the top of the tree
     Column("parent_run_id", Text),
     Column("parent_seq", Integer),
@@ -138,24 +72,24 @@ runs = Table(
     Column("base_attempt", Integer, nullable=False, server_default=text("0")),
     # when an executor may take the run; while one holds it, the end of its lease; infinity where
     # only a signal can wake it
-    _time("due_at", nullable=True),
+    time_column("due_at", nullable=True),
     Column("lease_token", Text),
     Column("locked_by", Text),
-    _time("locked_at", nullable=True),
-    _time("queued_at"),
-    _time("started_at", nullable=True),
-    _time("deadline_at", nullable=True),
-    _time("next_attempt_at", nullable=True),
-    _time("completed_at", nullable=True),
-    _time("created_at"),
-    _time("updated_at"),
-    CheckConstraint(_one_of("status", lifecycle.RUN_STATUSES), name="runs_status"),
+    time_column("locked_at", nullable=True),
+    time_column("queued_at"),
+    time_column("started_at", nullable=True),
+    time_column("deadline_at", nullable=True),
+    time_column("next_attempt_at", nullable=True),
+    time_column("completed_at", nullable=True),
+    time_column("created_at"),
+    time_column("updated_at"),
+    CheckConstraint(one_of("status", lifecycle.RUN_STATUSES), name="runs_status"),
     CheckConstraint(
-        f"({_one_of('status', lifecycle.TERMINAL)}) = (completed_at IS NOT NULL)",
+        f"({one_of('status', lifecycle.TERMINAL)}) = (completed_at IS NOT NULL)",
         name="runs_terminal_has_end",
     ),
     CheckConstraint(
-        f"({_one_of('status', lifecycle.CLAIMABLE)}) = (due_at IS NOT NULL)"
+        f"({one_of('status', lifecycle.CLAIMABLE)}) = (due_at IS NOT NULL)"
         " OR lease_token IS NOT NULL",
         name="runs_claimable_is_due",
     ),
@@ -172,6 +106,7 @@ runs = Table(
         "attempt_count >= 0 AND max_attempts >= 1 AND (timeout_ms IS NULL OR timeout_ms > 0)",
         name="runs_counts",
     ),
+    CheckConstraint("admitted OR concurrency_key IS NOT NULL", name="runs_waiting_has_group"),
     CheckConstraint(
         "(parent_run_id IS NULL) = (depth = 0) AND (parent_run_id IS NULL) = (parent_seq IS NULL)"
         " AND (parent_run_id IS NULL) = (root_run_id IS NULL) AND depth >= 0",
@@ -183,14 +118,32 @@ runs = Table(
     Index(
         "runs_due",
         "due_at",
-        postgresql_where=text(_one_of("status", lifecycle.CLAIMABLE)),
+        postgresql_where=text(f"{one_of('status', lifecycle.CLAIMABLE)} AND admitted"),
+    ),
+    # runs that wait for a place in their group, and those that have one
+    Index(
+        "runs_waiting",
+        "metronome_id",
+        "concurrency_key",
+        "id",
+        postgresql_where=text(f"status = '{lifecycle.QUEUED}' AND NOT admitted"),
+    ),
+    Index(
+        "runs_admitted",
+        "metronome_id",
+        "concurrency_key",
+        "id",
+        postgresql_where=text(
+            "concurrency_key IS NOT NULL AND admitted"
+            " AND (completed_at IS NULL OR lease_token IS NOT NULL)"
+        ),
     ),
     # runs that were stopped while an executor held them: the sweep looks here
     Index(
         "runs_draining",
         "due_at",
         postgresql_where=text(
-            f"lease_token IS NOT NULL AND NOT {_one_of('status', lifecycle.CLAIMABLE)}"
+            f"lease_token IS NOT NULL AND NOT {one_of('status', lifecycle.CLAIMABLE)}"
         ),
     ),
     Index("runs_by_metronome", "metronome_id", "id"),
@@ -249,15 +202,15 @@ steps = Table(
     Column("callback_sha256", Text),  # of the token with which it may call back, in hex
     Column("result", JSON),  # what came from outside while the step was open
     Column("organization_id", Text),  # of those that wait for an approval, to list them by
-    _time("wake_at", nullable=True),
-    _time("started_at", nullable=True),
-    _time("completed_at", nullable=True),
-    _time("created_at"),
-    _time("updated_at"),
+    time_column("wake_at", nullable=True),
+    time_column("started_at", nullable=True),
+    time_column("completed_at", nullable=True),
+    time_column("created_at"),
+    time_column("updated_at"),
     PrimaryKeyConstraint("run_id", "seq", name="steps_pkey"),
-    CheckConstraint(_one_of("status", lifecycle.STEP_STATUSES), name="steps_status"),
+    CheckConstraint(one_of("status", lifecycle.STEP_STATUSES), name="steps_status"),
     CheckConstraint(
-        f"({_one_of('status', lifecycle.OPEN_STEP)}) = (completed_at IS NULL)",
+        f"({one_of('status', lifecycle.OPEN_STEP)}) = (completed_at IS NULL)",
         name="steps_ended_has_end",
     ),
     CheckConstraint(
@@ -296,35 +249,8 @@ outbox = Table(
     # when it is to be sent (again); NULL where it was given up
     Column("due_at", DateTime(timezone=True)),
     Column("error", Text),
-    _time("created_at"),
+    time_column("created_at"),
     Index("outbox_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("outbox_by_step", "run_id", "seq"),
     Index("outbox_given_up", "created_at", postgresql_where=text("due_at IS NULL")),
-)
-
-audit_events = Table(
-    "audit_events",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("organization_id", Text, nullable=False),
-    Column("metronome_id", Text, nullable=False),
-    Column("user_id", Text, nullable=False),
-    Column("actor_user_id", Text, nullable=False),
-    Column("actor_key_id", Text, nullable=False),
-    Column("run_id", Text),
-    Column("version_id", Text),
-    Column("action", Text, nullable=False),
-    Column("payload", JSON),
-    _time("created_at"),
-    Index("audit_events_by_organization", "organization_id", "id"),
-    Index("audit_events_by_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
-)
-
-executors = Table(
-    "executors",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("threads", Integer, nullable=False),
-    _time("started_at"),
-    _time("seen_at"),
 )
