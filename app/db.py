@@ -1,7 +1,8 @@
 """Connections to PostgreSQL.
 
 Everything runs in autocommit: a use case is one statement, or a few in one message, which is a
-transaction of its own and one round trip. Two kinds of connection:
+transaction of its own and one round trip. Only what is rare takes several, in ``transaction()``.
+Two kinds of connection:
 
 - ``Database.connect()``: pooled, through SQLAlchemy, for the API and the command line.
 - ``Database.raw()``: a bare psycopg2 connection of the caller's own, for the executor's threads
@@ -25,6 +26,8 @@ from sqlalchemy.exc import DBAPIError
 T = TypeVar("T")
 
 RawConnection = psycopg2.extensions.connection
+
+_IDLE_SECONDS = 30  # between two statements of a transaction
 
 
 def normalized(url: str) -> URL:
@@ -60,6 +63,21 @@ class Database:
         """A pooled connection in autocommit."""
         with self._engine.connect() as connection:
             yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A pooled connection in a transaction, which is committed at the end of the block.
+
+        For what takes several statements and is rare; an exception rolls it back. Where this
+        process stops in the middle, the database gives up the locks after a while.
+        """
+        with self._engine.connect() as connection:
+            connection.execution_options(isolation_level="READ COMMITTED")
+            with connection.begin():
+                connection.exec_driver_sql(
+                    f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'"
+                )
+                yield connection
 
     def read(self, query: Callable[[Connection], T]) -> T:
         """Run a read, once more on a new connection where the pooled one had died.

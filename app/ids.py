@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from datetime import datetime
+
+_STEP = re.compile(r"step_([A-Za-z0-9]+)_([0-9]{6,9})")
 
 
 def uuid7_hex() -> str:
@@ -33,3 +37,15 @@ def new_id(prefix: str, *, after: str | None = None) -> str:
 def step_id(run_id: str, seq: int) -> str:
     """The id of the ``seq``-th step of a run; it sorts behind the steps before it."""
     return f"step_{run_id.removeprefix('run_')}_{seq:06d}"
+
+
+def first_id(prefix: str, moment: datetime) -> str:
+    """What sorts before every identifier that is made at ``moment`` or later."""
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    return f"{prefix}_{milliseconds:012x}"
+
+
+def step_of(step_id: str) -> tuple[str, int] | None:
+    """The run and the seq of a step's id; None for what is none."""
+    found = _STEP.fullmatch(step_id)
+    return (f"run_{found[1]}", int(found[2])) if found else None

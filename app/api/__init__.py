@@ -10,10 +10,12 @@ from flask import Flask
 
 from app.api import auth, context, docs, errors, requests
 from app.api.approvals import approvals
+from app.api.audit import audit
 from app.api.callbacks import callbacks
 from app.api.health import health
 from app.api.metronomes import metronomes
 from app.api.runs import runs
+from app.api.timeline import timeline
 from app.api.transitions import transitions
 from app.config import Settings, SettingsError
 
@@ -31,6 +33,6 @@ def build(settings: Settings) -> Flask:
     auth.install(app)
     errors.install(app)
     api = docs.install(app)
-    for blueprint in (runs, transitions, approvals, callbacks, metronomes, health):
+    for blueprint in (audit, runs, timeline, transitions, approvals, callbacks, metronomes, health):
         api.register_blueprint(blueprint)
     return app

@@ -9,10 +9,12 @@ from flask import Response
 from app.api import dump
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db
-from app.api.paging import listed
+from app.api.paging import listed, page
 from app.api.schemas.base import PageQuery
 from app.api.schemas.runs import RunAnswer
 from app.api.schemas.transitions import ApprovalList, DecisionBody
+from app.domain.roles import Permission
+from app.ids import step_id
 from app.services import approvals as service
 
 approvals = Blueprint(
@@ -27,15 +29,17 @@ def list_approvals(query: dict[str, Any]) -> Response:
     All are listed that can still be decided, also where the run is paused, backs off or is busy
     elsewhere: `runStatus` tells.
     """
-    limit, offset = query["limit"], query["offset"]
-    found = service.page(db(), actor(), limit=limit + 1, offset=offset)
-    return dump.answer(listed(found, limit, dump.approval))
+    found = service.page(db(), actor(), page(query))
+    return dump.answer(
+        listed(found, query["limit"], dump.approval, lambda one: step_id(one.run_id, one.seq))
+    )
 
 
 @approvals.operation(
     "POST",
     "/metronomes/<metronomeId>/runs/<runId>/approve",
     RunAnswer,
+    needs=Permission.OPERATE,
     told="The decision is kept, and the run goes on with it.",
     body=DecisionBody,
     refuses=[409],

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 
-from flask import Flask, g, request
+from flask import Flask, current_app, g, request
 
+from app.api.blueprint import Blueprint
 from app.api.context import db
 from app.domain.errors import Forbidden, Unauthorized
+from app.domain.models import Actor
+from app.domain.roles import PERMISSIONS, TOLD
 from app.services import keys, metronomes, runs
 
 ORGANIZATION_HEADER = "X-Computer-Agents-Organization"
@@ -52,7 +55,24 @@ def _admit() -> None:
             f"this API key does not belong to the organization named in {ORGANIZATION_HEADER}",
             code="wrong_organization",
         )
+    _check_role(g.actor)
     _check_ids()
+
+
+def _check_role(actor: Actor) -> None:
+    """A role that is too small is told before anything is looked up: it learns nothing."""
+    blueprint = current_app.blueprints.get(request.blueprint or "")
+    if not isinstance(blueprint, Blueprint) or request.method == "OPTIONS":
+        return
+    needed = blueprint.needs(request.endpoint or "")
+    if needed is None or needed in PERMISSIONS.get(actor.role, frozenset()):
+        return
+    raise Forbidden(
+        f"this API key has the role {actor.role}, which may not {TOLD[needed]}: it lacks the"
+        f" permission `{needed.value}`",
+        code="role_forbids",
+        details={"role": actor.role, "needs": needed.value},
+    )
 
 
 def _check_ids() -> None:

@@ -11,6 +11,7 @@ import marshmallow as ma
 from flask import Response
 
 from app.api.arguments import Arguments
+from app.domain.roles import Permission
 
 View = TypeVar("View", bound=Callable[..., Response])
 
@@ -40,7 +41,12 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         super().__init__(name, __name__, url_prefix=prefix, description=description)
         self._public = public
         self._security = security
+        self._needs: dict[str, Permission] = {}
         self.url_value_preprocessor(_rename)
+
+    def needs(self, endpoint: str) -> Permission | None:
+        """What the role of a caller of ``endpoint`` must allow; None where callers have no role."""
+        return self._needs.get(endpoint.rpartition(".")[2])
 
     def operation(
         self,
@@ -48,26 +54,34 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         path: str,
         answer: type[ma.Schema],
         *,
+        needs: Permission | None = None,
         status: int = 200,
         told: str | None = None,
         body: type[ma.Schema] | None = None,
         query: type[ma.Schema] | None = None,
         refuses: Iterable[int] = (),
+        takes: Iterable[Mapping[str, Any]] = (),
         headers: Mapping[str, Any] | None = None,
         also: Mapping[int, str] | None = None,
+        bare: Mapping[int, str] | None = None,
         example: Any = None,
     ) -> Callable[[View], View]:
         """Serve ``method`` on ``path`` with a view, whose docstring becomes the documentation.
 
         The view gets the loaded ``body`` or ``query`` first, then the path's parameters by name.
         ``answer`` only documents: views answer through ``dump``. ``told`` describes the answer.
+        ``needs`` is what the role of the caller's key must allow: to read, where nothing is said.
+        ``takes`` documents the request headers that the view reads, as OpenAPI parameters.
         ``refuses`` lists the errors beyond those that follow from the rest; ``also`` describes
-        other successes, with the same body; ``example`` is of the body that is sent.
+        other successes, with the same body, and ``bare`` those without one; ``example`` is of the
+        body that is sent.
         """
         codes = {*refuses, *(() if self._public else _ALWAYS)}
         needs_key = not self._public and self._security == _API_KEY
         if needs_key:
             codes.add(403)
+            if needs is None:
+                needs = Permission.READ if method == "GET" else Permission.ADMIN
         if body is not None:
             codes |= {400, 413, 422}
             if not getattr(body, "any_media_type", False):
@@ -78,11 +92,14 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             codes.add(404)
 
         def decorate(view: View) -> View:
+            if needs is not None:
+                self._needs[view.__name__] = needs
             described: Any = self.doc(
                 operationId=_camel(view.__name__),
                 # X-Request-Id comes with every answer; the components name it once.
                 **({"security": []} if self._public else {}),
                 **({} if self._public or needs_key else {"security": [{self._security: []}]}),
+                **({} if needs is None else {"x-permission": needs.value}),
             )(view)
             all_headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
             all_headers |= headers or {}
@@ -93,6 +110,10 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                 described = self.alt_response(
                     code, schema=answer, description=description, headers=all_headers, success=True
                 )(described)
+            for code, description in (bare or {}).items():
+                described = self.alt_response(
+                    code, description=description, headers=all_headers, success=True
+                )(described)
             for code in sorted(codes):
                 described = self.alt_response(code, response=HTTPStatus(code).name)(described)
             if query is not None:
@@ -100,6 +121,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             if body is not None:
                 required = any(field.required for field in body().fields.values())
                 described = self.arguments(body, required=required, example=example)(described)
+            # By hand: flask-smorest would have the headers loaded by a schema, or lose the query.
+            documented = described._apidoc.setdefault("arguments", {})
+            documented.setdefault("parameters", []).extend(dict(one) for one in takes)
             self.route(path, methods=[method])(described)
             return view
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flask import Flask, current_app, g
 
 from app.config import Settings
 from app.db import Database
+from app.domain.connectors import Connector, load
 from app.domain.models import Actor
 from app.services.notify import DueNotifier
 
@@ -19,12 +21,17 @@ class Shared:
     settings: Settings
     db: Database
     notifier: DueNotifier
+    connectors: Mapping[str, Connector]  # by name; publishing looks whether they are there
 
 
 def install(app: Flask, settings: Settings) -> None:
-    """Give ``app`` its database: as many pooled connections as gunicorn has threads."""
+    """Give ``app`` its database: as many pooled connections as gunicorn has threads.
+
+    Raises SettingsError where the file of connectors can't be used.
+    """
     db = Database(settings.database_url or "", pool_size=settings.web_threads)
-    app.extensions["metronome"] = Shared(settings, db, DueNotifier(db))
+    connectors = load(settings.connectors_file)
+    app.extensions["metronome"] = Shared(settings, db, DueNotifier(db), connectors)
 
 
 def shared() -> Shared:
@@ -36,6 +43,11 @@ def shared() -> Shared:
 def db() -> Database:
     """The database."""
     return shared().db
+
+
+def connectors() -> Mapping[str, Connector]:
+    """The remote services that the deployer has named, by name."""
+    return shared().connectors
 
 
 def actor() -> Actor:

@@ -33,6 +33,7 @@ _REFUSALS = {
     403: "The API key belongs to another organization than the one named.",
     404: "There is no such thing in your organization.",
     409: "The thing is in a state in which this makes no sense.",
+    412: "It has changed: its ETag is none of those in If-Match.",
     413: "The body is too big.",
     415: "The body is not sent as JSON.",
     422: "A field or query parameter is not acceptable; `details` names it.",

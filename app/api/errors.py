@@ -25,6 +25,7 @@ from app.domain.errors import (
     MetronomeError,
     NotFound,
     PreconditionFailed,
+    Refused,
     Unauthorized,
     Unavailable,
     ValueRefused,
@@ -33,6 +34,7 @@ from app.domain.errors import (
 log = logging.getLogger(__name__)
 
 STATUS: Mapping[type[MetronomeError], int] = {
+    Refused: 400,
     Unauthorized: 401,
     Forbidden: 403,
     NotFound: 404,

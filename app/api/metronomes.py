@@ -18,6 +18,7 @@ from app.api.schemas.metronomes import (
     MetronomeList,
     MetronomesQuery,
 )
+from app.domain.roles import Permission
 from app.services import metronomes as service
 
 metronomes = Blueprint("metronomes", prefix="/v1/metronomes", description="Workflows.")
@@ -57,10 +58,18 @@ def list_metronomes(query: dict[str, Any]) -> Response:
         limit=query["limit"] + 1,
         offset=query["offset"],
     )
-    return dump.answer(listed(found, query["limit"], dump.metronome))
+    return dump.answer(listed(found, query["limit"], dump.metronome, lambda one: one.id))
 
 
-@metronomes.operation("POST", "", MetronomeAnswer, status=201, body=MetronomeBody, example=_EXAMPLE)
+@metronomes.operation(
+    "POST",
+    "",
+    MetronomeAnswer,
+    needs=Permission.EDIT,
+    status=201,
+    body=MetronomeBody,
+    example=_EXAMPLE,
+)
 def create_metronome(body: dict[str, Any]) -> Response:
     """Create a workflow.
 
@@ -75,7 +84,9 @@ def get_metronome(metronome_id: str) -> Response:
     return dump.answer({"data": dump.metronome(service.get(db(), actor(), metronome_id))})
 
 
-@metronomes.operation("PATCH", "/<metronomeId>", MetronomeAnswer, body=MetronomeChanges)
+@metronomes.operation(
+    "PATCH", "/<metronomeId>", MetronomeAnswer, needs=Permission.EDIT, body=MetronomeChanges
+)
 def update_metronome(body: dict[str, Any], metronome_id: str) -> Response:
     """Change a workflow.
 
@@ -86,7 +97,7 @@ def update_metronome(body: dict[str, Any], metronome_id: str) -> Response:
     return dump.answer({"data": dump.metronome(changed)})
 
 
-@metronomes.operation("DELETE", "/<metronomeId>", DeletedAnswer)
+@metronomes.operation("DELETE", "/<metronomeId>", DeletedAnswer, needs=Permission.EDIT)
 def delete_metronome(metronome_id: str) -> Response:
     """Archive a workflow.
 

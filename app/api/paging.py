@@ -23,7 +23,7 @@ def listed(
     found: Sequence[T],
     limit: int,
     dump: Callable[[T], Any],
-    cursor: Callable[[T], str] | None = None,
+    cursor: Callable[[T], str],
 ) -> dict[str, Any]:
     """The body of a list of ``limit`` things; ``found`` has one too many where there is more.
 
@@ -31,11 +31,9 @@ def listed(
     behind it, or whoever turns pages would never come to an end.
     """
     has_more = 0 < limit < len(found)
-    body = {
+    return {
         "object": "list",
         "data": [dump(one) for one in found[:limit]],
         "has_more": has_more,
+        "next_cursor": cursor(found[limit - 1]) if has_more else None,
     }
-    if cursor is not None:
-        body["next_cursor"] = cursor(found[limit - 1]) if has_more else None
-    return body

@@ -9,7 +9,7 @@ from flask import Response
 from app.api import dump
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db, tell_due
-from app.api.paging import listed
+from app.api.paging import listed, page
 from app.api.schemas.base import DeletedAnswer
 from app.api.schemas.runs import (
     ChildrenQuery,
@@ -22,8 +22,9 @@ from app.api.schemas.runs import (
     StepList,
     StepsQuery,
 )
+from app.domain.roles import Permission
 from app.services import runs as service
-from app.store.runs import RunFilter
+from app.store.run_list import RunFilter
 
 runs = Blueprint(
     "runs",
@@ -48,10 +49,11 @@ def list_runs(query: dict[str, Any], metronome_id: str) -> Response:
         parent_run_id=query.get("parent_run_id"),
         project_id=query.get("project_id"),
         ticket_id=query.get("ticket_id"),
+        created_after=query.get("created_after"),
+        created_before=query.get("created_before"),
     )
-    limit, offset = query["limit"], query["offset"]
-    found = service.page(db(), actor(), metronome_id, wanted, limit=limit + 1, offset=offset)
-    return dump.answer(listed(found, limit, dump.run))
+    found = service.page(db(), actor(), metronome_id, wanted, page(query))
+    return dump.answer(listed(found, query["limit"], dump.run, lambda one: one.id))
 
 
 @runs.operation(
@@ -59,6 +61,7 @@ def list_runs(query: dict[str, Any], metronome_id: str) -> Response:
     "",
     RunAnswer,
     status=201,
+    needs=Permission.RUN,
     told="The run is queued.",
     also={200: "The idempotencyKey was used before: the run of then."},
     body=RunBody,
@@ -85,7 +88,7 @@ def get_run(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     return dump.answer({"data": dump.run_view(found, compact=query["view"] == "compact")})
 
 
-@runs.operation("PATCH", "/<runId>", RunAnswer, body=RunChanges)
+@runs.operation("PATCH", "/<runId>", RunAnswer, needs=Permission.RUN, body=RunChanges)
 def update_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """Attach a run to a project or a ticket of yours."""
     return dump.answer(
@@ -93,7 +96,7 @@ def update_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response
     )
 
 
-@runs.operation("DELETE", "/<runId>", DeletedAnswer, refuses=[409])
+@runs.operation("DELETE", "/<runId>", DeletedAnswer, needs=Permission.EDIT, refuses=[409])
 def delete_run(metronome_id: str, run_id: str) -> Response:
     """Delete a run, its steps and the runs below it.
 
@@ -107,16 +110,12 @@ def delete_run(metronome_id: str, run_id: str) -> Response:
 @runs.operation("GET", "/<runId>/steps", StepList, query=StepsQuery)
 def list_run_steps(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """List the steps of a run: its trace, in order."""
-    limit, offset = query["limit"], query["offset"]
-    found = service.list_steps(db(), actor(), metronome_id, run_id, limit=limit + 1, offset=offset)
-    return dump.answer(listed(found, limit, dump.step))
+    found = service.list_steps(db(), actor(), metronome_id, run_id, page(query))
+    return dump.answer(listed(found, query["limit"], dump.step, lambda one: str(one.seq)))
 
 
 @runs.operation("GET", "/<runId>/children", RunList, query=ChildrenQuery)
 def list_run_children(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """List the runs that a run started, newest first; as a rule they are of other workflows."""
-    limit, offset = query["limit"], query["offset"]
-    found = service.children(
-        db(), actor(), metronome_id, run_id, query["status"], limit=limit + 1, offset=offset
-    )
-    return dump.answer(listed(found, limit, dump.run))
+    found = service.children(db(), actor(), metronome_id, run_id, query["status"], page(query))
+    return dump.answer(listed(found, query["limit"], dump.run, lambda one: one.id))

@@ -14,6 +14,7 @@ from app.api.schemas.base import EmptyBody
 from app.api.schemas.runs import RunAnswer
 from app.api.schemas.transitions import ResumeBody, RetryBody
 from app.domain.models import Transitioned
+from app.domain.roles import Permission
 from app.services import transitions as service
 
 transitions = Blueprint(
@@ -53,6 +54,7 @@ def _headers(action: str, outcomes: list[str]) -> dict[str, Any]:
     "POST",
     "/cancel",
     RunAnswer,
+    needs=Permission.CANCEL,
     told="The run is cancelled, or had ended before.",
     body=EmptyBody,
     headers=_headers("Cancel", ["cancelled", *_ENDED]),
@@ -73,6 +75,7 @@ def cancel_run(_: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     "POST",
     "/pause",
     RunAnswer,
+    needs=Permission.OPERATE,
     told="The run is paused, or had been paused, or had ended before.",
     body=EmptyBody,
     headers=_headers("Pause", ["paused", "already_paused", *_ENDED]),
@@ -93,6 +96,7 @@ def pause_run(_: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     "POST",
     "/resume",
     RunAnswer,
+    needs=Permission.OPERATE,
     told="The run goes on, or was not paused.",
     body=ResumeBody,
     refuses=[409],
@@ -119,7 +123,13 @@ def resume_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response
 
 
 @transitions.operation(
-    "POST", "/retry", RunAnswer, told="The run is queued.", body=RetryBody, refuses=[409]
+    "POST",
+    "/retry",
+    RunAnswer,
+    needs=Permission.OPERATE,
+    told="The run is queued.",
+    body=RetryBody,
+    refuses=[409],
 )
 def retry_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """Queue a run once more that has failed, was cancelled, or is in doubt.

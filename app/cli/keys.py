@@ -14,6 +14,7 @@ from app.clock import iso
 from app.db import Database
 from app.domain.errors import MetronomeError
 from app.domain.models import ApiKey
+from app.domain.roles import ROLES
 from app.services import keys as service
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,19 +29,32 @@ def keys() -> None:
 @click.option("--name", required=True, help="What the key is for.")
 @click.option("--user", required=True, help="The user that it stands for.")
 @click.option("--organization", default="default", show_default=True, help="Their organization.")
+@click.option(
+    "--role", type=click.Choice(ROLES), default="admin", show_default=True, help="What it may do."
+)
 @_json
-def create(name: str, user: str, organization: str, as_json: bool) -> None:
-    """Create an API key, and show it this once."""
+def create(name: str, user: str, organization: str, role: str, as_json: bool) -> None:
+    """Create an API key, and show it this once.
+
+    A viewer reads. A watchdog cancels runs as well. An operator also pauses, resumes, retries and
+    approves them. An editor also starts runs and changes workflows. An admin may do everything.
+    """
     for option, value in (("--name", name), ("--user", user), ("--organization", organization)):
         if not value.isprintable() or not 1 <= len(value) <= 200:
             raise click.BadParameter("must be 1 to 200 printable characters", param_hint=option)
     with _database() as db:
-        key, secret = service.create_key(db, name=name, user_id=user, organization_id=organization)
+        key, secret = service.create_key(
+            db, name=name, user_id=user, organization_id=organization, role=role
+        )
     if as_json:
         _print_json({**_dump(key), "key": secret})
     else:
         click.echo(secret)
-        click.echo(f"{key.id} is for {user} of {organization}. It can't be shown again.", err=True)
+        click.echo(
+            f"{key.id} is for {user} of {organization}, with the role {role}."
+            " It can't be shown again.",
+            err=True,
+        )
 
 
 @keys.command("list")
@@ -55,12 +69,19 @@ def list_keys(as_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("id", "name", "key", "user", "organization", "created", "revoked")
+    table = Table("id", "name", "key", "user", "organization", "role", "created", "revoked")
     for key in found:
         begins = f"{key.prefix}..."
         created, revoked = iso(key.created_at) or "", iso(key.revoked_at) or ""
         table.add_row(
-            key.id, key.name, begins, key.user_id, key.organization_id, created[:19], revoked[:19]
+            key.id,
+            key.name,
+            begins,
+            key.user_id,
+            key.organization_id,
+            key.role,
+            created[:19],
+            revoked[:19],
         )
     Console().print(table)
 
@@ -100,6 +121,7 @@ def _dump(key: ApiKey) -> dict[str, Any]:
         "prefix": key.prefix,
         "userId": key.user_id,
         "organizationId": key.organization_id,
+        "role": key.role,
         "createdAt": iso(key.created_at),
         "revokedAt": iso(key.revoked_at),
     }

@@ -41,6 +41,12 @@ class Conflict(MetronomeError):
     code = "conflict"
 
 
+class Refused(MetronomeError):
+    """The request would change what can't be changed as long as it is in use."""
+
+    code = "refused"
+
+
 class PreconditionFailed(MetronomeError):
     """The thing has changed since the caller last read it."""
 

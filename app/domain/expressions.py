@@ -93,6 +93,14 @@ def _located(source: str, error: ExpressionError) -> ExpressionError:
     return ExpressionError(f'in the expression "{shown}": {error.message}')
 
 
+def bare(source: str) -> str:
+    """An expression without the braces in which it may be written."""
+    stripped = source.strip()
+    if stripped.startswith("{{") and stripped.endswith("}}"):
+        return stripped[2:-2].strip()
+    return stripped
+
+
 class Template:
     """A text with bindings. It is ``lone`` where the text is one binding and nothing else."""
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from app.domain.forms import body_of, config_of
 from app.domain.issues import Issue
 from app.domain.nesting import is_drawing
 from app.domain.shape import check_shape
 
-__all__ = ["Edge", "Graph", "Issue", "Node", "check_shape", "parse"]
+__all__ = ["FIXTURE", "Edge", "Graph", "Issue", "Node", "check_shape", "parse"]
+
+# The kind of what stands in for a node, where a part of a workflow is tested: see slices.py.
+FIXTURE: Final = "fixture"
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,8 @@ class Run:
     timeout_ms: int | None
     attached_project_id: str | None
     attached_ticket_id: str | None
+    concurrency_key: str | None  # its group, where its workflow limited runs when it was created
+    admitted: bool  # whether it has a place in that group; without one it is not begun
     parent_run_id: str | None  # a nested run: the run and the step that started it
     parent_seq: int | None
     root_run_id: str | None  # the run at the top; None for a run that is not nested
@@ -185,7 +187,8 @@ class Transitioned:
     holds the ids of the nodes that had started and not ended when it did, ``nested_in_flight`` the
     runs and nodes of those in the runs below it. ``paused_above`` is the run above that keeps this
     one from being resumed, and its workflow. ``doubtful`` holds the ids of the nodes that nobody
-    knows of whether they have run.
+    knows of whether they have run. In ``groups`` (workflow, concurrency key) somebody may have left
+    a place, or want one.
     """
 
     run: Run
@@ -194,6 +197,7 @@ class Transitioned:
     nested_in_flight: tuple[tuple[str, str], ...] = ()
     paused_above: tuple[str, str] | None = None
     doubtful: tuple[str, ...] = ()
+    groups: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,3 +298,15 @@ class AuditEvent:
     action: str
     payload: dict[str, Any] | None
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A run and all that belongs to it, in the order in which it came."""
+
+    view: RunView
+    event: TriggerEvent | None  # what started it
+    steps: tuple[Step, ...]
+    audit_events: tuple[AuditEvent, ...]
+    more_steps: bool  # there are more than these
+    more_audit_events: bool

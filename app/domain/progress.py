@@ -8,9 +8,9 @@ ended in, so that the same run always takes the same way.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from app.domain.graph import Edge, Graph, Node
+from app.domain.graph import FIXTURE, Edge, Graph, Node
 
 ERROR_HANDLE = "error"
 APPROVED = "approved"
@@ -120,14 +120,24 @@ def entry_nodes(graph: Graph, trigger_type: str) -> frozenset[str]:
     """The nodes at which a run begins.
 
     These are the triggers of the run's own type; else the manual ones; else all triggers. A graph
-    without a trigger begins at the nodes to which no edge leads (notes are no beginning).
+    without a trigger begins at the nodes to which no edge leads (notes are no beginning). What
+    stands in for a node in a test is a beginning in any case.
     """
     triggers = [node for node in graph.nodes.values() if node.kind == "trigger"]
+    if not triggers:
+        return frozenset(node.id for node in _roots(graph))
+    entries = {node.id for node in of_type(triggers, trigger_type)}
+    return frozenset(entries.union(node.id for node in _roots(graph) if node.kind == FIXTURE))
+
+
+def of_type(triggers: Iterable[Node], trigger_type: str) -> list[Node]:
+    """The triggers at which a run of that type begins: its own, else the manual ones, else all."""
+    every = list(triggers)
     for wanted in (trigger_type, "manual"):
-        matching = [node.id for node in triggers if (node.subtype or "manual") == wanted]
+        matching = [node for node in every if (node.subtype or "manual") == wanted]
         if matching:
-            return frozenset(matching)
-    return frozenset(node.id for node in triggers or _roots(graph))
+            return matching
+    return every
 
 
 def body_entries(graph: Graph) -> frozenset[str]:
@@ -145,5 +155,7 @@ def _is_remark(graph: Graph, node: Node) -> bool:
 
 def _roots(graph: Graph) -> Iterator[Node]:
     for node in graph.nodes.values():
-        if not graph.incoming[node.id] and node.kind != "note":
+        if graph.incoming[node.id] or node.kind == "note":
+            continue
+        if node.kind != FIXTURE or not node.config.get("skipped"):
             yield node

@@ -18,6 +18,16 @@ class Permission(StrEnum):
     ADMIN = "admin"  # give workflows to others
 
 
+# What a permission lets its holder do, for messages and help: "may not ...".
+TOLD: Final[Mapping[Permission, str]] = {
+    Permission.READ: "read",
+    Permission.CANCEL: "cancel runs",
+    Permission.OPERATE: "pause, resume, retry or approve runs",
+    Permission.RUN: "start runs",
+    Permission.EDIT: "change or publish workflows, or delete runs",
+    Permission.ADMIN: "give workflows to others",
+}
+
 _WATCH: Final = frozenset({Permission.READ, Permission.CANCEL})
 _OPERATE: Final = _WATCH | {Permission.OPERATE}
 

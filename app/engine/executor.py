@@ -36,7 +36,7 @@ from app.engine.listener import Listener
 from app.engine.monitor import Monitor
 from app.engine.nested import Nested
 from app.engine.writer import GaveUp, Writer
-from app.nodes import REGISTRY
+from app.nodes import RUNNABLE
 from app.nodes.base import NodeKind, NodeLimits
 from app.store import executors, leases
 
@@ -64,7 +64,7 @@ class Options:
 class Executor:
     """One executor; ``run`` returns after ``drain`` was called and the held runs were let go."""
 
-    def __init__(self, options: Options, kinds: Mapping[str, NodeKind] = REGISTRY) -> None:
+    def __init__(self, options: Options, kinds: Mapping[str, NodeKind] = RUNNABLE) -> None:
         self._options = options
         self.id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._db = Database(options.database_url)

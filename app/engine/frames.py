@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from app.domain.graph import Graph, Node
+from app.domain.graph import FIXTURE, Graph, Node
 from app.domain.lifecycle import RUNNING
 from app.domain.outcomes import LoopPlan
 from app.domain.progress import Progress
@@ -167,10 +167,12 @@ class Frame:
     def result(self) -> dict[str, Any]:
         """What this level answers: the output of the end that was reached.
 
-        Several ends answer by their ids; without a reached end, the last nodes do.
+        Several ends answer by their ids; without a reached end, the last nodes do, but for what
+        stands in for a node in a test.
         """
-        ends = [n for n in self.outputs if self.graph.nodes[n].kind == "end"]
-        last = ends or [n for n in self.outputs if not self.graph.outgoing[n]]
+        nodes, outgoing = self.graph.nodes, self.graph.outgoing
+        ends = [n for n in self.outputs if nodes[n].kind == "end"]
+        last = ends or [n for n in self.outputs if not outgoing[n] and nodes[n].kind != FIXTURE]
         return answer({node: self.outputs[node] for node in last})
 
 

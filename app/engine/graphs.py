@@ -1,4 +1,4 @@
-"""The graphs of immutable versions, read and parsed once per process."""
+"""The graphs of versions, read and parsed once per process. A revision of one never changes."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ class Graphs:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
         self._lock = threading.Lock()
-        self._graphs: OrderedDict[str, Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[str, int], Graph] = OrderedDict()
 
-    def get(self, version_id: str) -> Graph:
-        """The graph of a version. Raises LookupError where there is no such version."""
+    def get(self, version_id: str, revision: int) -> Graph:
+        """The graph of a version's revision. Raises LookupError where there is none."""
+        key = (version_id, revision)
         with self._lock:
-            if (known := self._graphs.get(version_id)) is not None:
-                self._graphs.move_to_end(version_id)
+            if (known := self._graphs.get(key)) is not None:
+                self._graphs.move_to_end(key)
                 return known
-        definition = self._writer.run(lambda c: versions.definition(c, version_id))
+        definition = self._writer.run(lambda c: versions.definition(c, version_id, revision))
         if definition is None:
-            raise LookupError(f"no version {version_id}")
+            raise LookupError(f"no version {version_id} with revision {revision}")
         graph = parse(orjson.loads(definition))
         with self._lock:
-            self._graphs[version_id] = graph
+            self._graphs[key] = graph
             if len(self._graphs) > KEPT:
                 self._graphs.popitem(last=False)
         return graph

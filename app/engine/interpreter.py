@@ -56,7 +56,7 @@ class Interpreter:
 
     writer: Writer
     clock: DatabaseClock
-    graphs: Callable[[str], Graph]  # by version id
+    graphs: Callable[[str, int], Graph]  # by version id and revision
     kinds: Mapping[str, NodeKind]
     limits: NodeLimits
     nested: Nested
@@ -80,7 +80,7 @@ class Interpreter:
 
     def _restore(self, hold: Hold) -> Course:
         claimed = hold.claimed
-        graph = self.graphs(claimed.version_id)
+        graph = self.graphs(claimed.version_id, claimed.version_revision)
         trail: list[steps.Trail] = []
         last = 0
         if claimed.lost:

@@ -9,7 +9,7 @@ import orjson
 
 from app.domain.errors import ExpressionError, ValueRefused
 from app.domain.expressions import compile_expression
-from app.domain.graph import Graph, Node
+from app.domain.graph import FIXTURE, Graph, Node
 from app.domain.jsonvalue import dumps
 from app.domain.outcomes import Failed
 from app.domain.progress import has_error_edge
@@ -113,7 +113,9 @@ def _can_go_on(loop: Loop) -> bool:
 def last_nodes(body: Graph) -> list[str]:
     """The nodes whose outputs an iteration may answer."""
     return [
-        node.id for node in body.nodes.values() if node.kind == "end" or not body.outgoing[node.id]
+        node.id
+        for node in body.nodes.values()
+        if node.kind == "end" or not (body.outgoing[node.id] or node.kind == FIXTURE)
     ]
 
 

@@ -10,6 +10,7 @@ from app.nodes.base import NodeKind
 from app.nodes.condition import Condition
 from app.nodes.delay import Delay
 from app.nodes.end import End
+from app.nodes.fixture import Fixture
 from app.nodes.function import Function
 from app.nodes.http import Http
 from app.nodes.loop import Loop
@@ -20,7 +21,7 @@ from app.nodes.table import Table
 from app.nodes.transform import Transform
 from app.nodes.trigger import Trigger
 
-__all__ = ["REGISTRY"]
+__all__ = ["REGISTRY", "RUNNABLE"]
 
 REGISTRY: Final[Mapping[str, NodeKind]] = {
     "trigger": Trigger(),
@@ -41,3 +42,6 @@ REGISTRY: Final[Mapping[str, NodeKind]] = {
     "note": Note(),
     "end": End(),
 }
+
+# What an executor can run: in addition the stand-ins, which no definition of a user may hold.
+RUNNABLE: Final[Mapping[str, NodeKind]] = {**REGISTRY, Fixture.kind: Fixture()}

@@ -17,9 +17,10 @@ from typing import Any, Literal
 from app.clock import iso
 from app.domain.outcomes import AwaitApproval, Done, Failed, Outcome
 from app.domain.values import text
-from app.nodes.base import Context, News, NodeKind, Problem
+from app.nodes.base import Branch, Context, News, NodeKind, Problem
 from app.nodes.bindings import is_absent, text_problems
-from app.nodes.moments import moment_of, moment_problems
+from app.nodes.fields import choice, given, moment, not_both, output, seconds, text as text_field
+from app.nodes.moments import MAX_SECONDS, moment_of, moment_problems
 
 ON_DEADLINE = ("fail", "approve", "reject")
 _HANDLES = frozenset({"", "approved", "rejected", "error"})
@@ -29,6 +30,33 @@ class Approval(NodeKind):
     """Asks, and goes on by the answer or at the deadline."""
 
     kind = "approval"
+    title = "Approval"
+    told = "A person decides how the run goes on. It waits without holding a thread."
+    fields = (
+        text_field("title", "What is asked; the node's label where it is absent."),
+        text_field("message", "What the person should know."),
+        seconds(
+            "deadlineSeconds", "Until when, counted from the start of the step.", MAX_SECONDS
+        ),
+        moment("deadline", "Instead of deadlineSeconds: a time. UTC where it names no zone."),
+        choice("onDeadline", "What happens then.", ON_DEADLINE, default="fail"),
+    )
+    rules = (not_both(given("deadlineSeconds"), given("deadline")),)
+    outputs = (
+        output("title", "What was asked.", type="string"),
+        output("message", "What the person was told.", type=["string", "null"]),
+        output("deadline", "Until when they had time.", type="string"),
+        output("decision", "approved or rejected.", enum=["approved", "rejected"]),
+        output("comment", "What they said.", type=["string", "null"]),
+        output("decidedBy", "The user; null at the deadline.", type=["string", "null"]),
+        output("decidedAt", "When.", type="string"),
+        output("byDeadline", "true where the deadline decided.", type="boolean"),
+    )
+    handles = {  # noqa: RUF012 - never changed
+        "approved": "It was approved; edges without a handle are taken then, too.",
+        "rejected": "It was rejected. Where no edge leaves here, a rejection fails the node.",
+        **NodeKind.handles,
+    }
     bound = ("title", "message", "deadlineSeconds", "deadline")
     interruptible = True
 
@@ -43,6 +71,10 @@ class Approval(NodeKind):
         for handle in sorted(handles - _HANDLES):
             message = f"The sourceHandle '{handle[:128]}' must be approved or rejected."
             yield Problem(f"handles.{handle}", message)
+
+    def branches(self, config: Mapping[str, Any]) -> Iterable[Branch]:
+        """The approval; a rejection may fail the node."""
+        yield Branch("approved", frozenset({"", "approved"}), expected=False)
 
     def run(self, context: Context) -> Outcome:
         """What is asked, and until when."""

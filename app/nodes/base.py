@@ -14,6 +14,7 @@ from app.domain.connectors import Connector
 from app.domain.expressions import render
 from app.domain.outcomes import Outcome
 from app.domain.stop import StopSignal
+from app.nodes.fields import Field, Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +83,52 @@ class Problem:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One way in which a node may go on: it takes the edges that leave by one of ``handles``.
+
+    ``expected`` says that a workflow in which no edge does so is surely not finished.
+    """
+
+    name: str
+    handles: frozenset[str]
+    expected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """Nobody here does a node's work; ``surely`` False where another process may know somebody."""
+
+    message: str
+    surely: bool = True
+
+
 class NodeKind:
     """A kind of node.
 
     ``bound`` names the config fields whose bindings are rendered before the node starts and
     recorded as the step's input. ``interruptible`` says whether it ends at once on the stop signal.
     ``subtypes`` are those that its nodes may have; () where any text is one.
+
+    The rest is what a user is told of the kind, and what publishing looks at: ``title``, ``told``,
+    the ``fields`` of its config, the ``rules`` between these (JSON Schemas of the config) and the
+    schema of its ``other`` fields; ``outputs``, the fields of its step's output (None: any), and
+    ``handles``, by which its edges leave, each with when they are taken. ``replay_safe_where`` says
+    which nodes may run twice without harm; None where all may.
     """
 
     kind: ClassVar[str]
     bound: ClassVar[tuple[str, ...]] = ()
     interruptible: ClassVar[bool] = False
     subtypes: ClassVar[tuple[str, ...]] = ()
+    title: ClassVar[str]
+    told: ClassVar[str]
+    fields: ClassVar[tuple[Field, ...]] = ()
+    rules: ClassVar[tuple[Schema, ...]] = ()
+    other: ClassVar[Schema] = {}
+    outputs: ClassVar[tuple[Field, ...] | None] = None
+    handles: ClassVar[Mapping[str, str]] = {"error": "The node has failed for good."}
+    replay_safe_where: ClassVar[str | None] = None
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """What keeps ``config``, or the handles of the leaving edges, from being saved.
@@ -105,6 +140,22 @@ class NodeKind:
     def missing(self, config: Mapping[str, Any]) -> Iterable[Problem]:
         """What ``config`` lacks before the node can run; a draft may lack it, a run fails."""
         return ()
+
+    def publish_problems(
+        self, config: Mapping[str, Any], subtype: str | None
+    ) -> Iterable[Problem]:
+        """What keeps a node that lacks nothing from being published, though it could run."""
+        return ()
+
+    def branches(self, config: Mapping[str, Any]) -> Iterable[Branch]:
+        """The ways in which a node with a sound config may go on; () where there is only one."""
+        return ()
+
+    def unserved(
+        self, config: Mapping[str, Any], limits: NodeLimits, subtype: str | None
+    ) -> Unserved | None:
+        """What the node needs of the deployment and does not find; None where it finds it."""
+        return None
 
     def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
         """Whether running the node again after a lost executor can do no harm."""

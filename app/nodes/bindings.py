@@ -8,7 +8,13 @@ from typing import Any
 import orjson
 
 from app.domain.errors import ExpressionError
-from app.domain.expressions import Expression, check_template, compile_expression, render
+from app.domain.expressions import (
+    Expression,
+    bare,
+    check_template,
+    compile_expression,
+    render,
+)
 from app.nodes.base import Problem
 
 
@@ -54,14 +60,6 @@ def text_problems(config: Mapping[str, Any], *names: str) -> Iterator[Problem]:
 def expression_of(source: str) -> Expression:
     """The compiled expression, also where it is written as a binding. Raises ExpressionError."""
     return compile_expression(bare(source))
-
-
-def bare(source: str) -> str:
-    """An expression without the braces in which it may be written."""
-    stripped = source.strip()
-    if stripped.startswith("{{") and stripped.endswith("}}"):
-        return stripped[2:-2].strip()
-    return stripped
 
 
 def expression_problems(value: Any, name: str) -> Iterator[Problem]:

@@ -33,17 +33,89 @@ from app.domain.errors import ExpressionError
 from app.domain.expressions import render
 from app.domain.outcomes import Done, Failed, Outcome
 from app.domain.values import Budget, equals, is_number, text, truth
-from app.nodes.base import Context, NodeKind, Problem
+from app.nodes.base import Branch, Context, NodeKind, Problem
 from app.nodes.bindings import binding_problems, expression_of
+from app.nodes.fields import BINDINGS, Field, given, not_both, one_of_them, output
 
 MAX_CONDITIONS = 100
 _TAKEN_NAMES = ("else", "error")
+OPERATORS = {
+    "equals": "is the value; a missing field equals null",
+    "not_equals": "is not the value",
+    "contains": "is a text with that part, a list with that item, or an object with that key",
+    "not_contains": "does not contain it, is missing, or can't contain anything",
+    "starts_with": "is a text or number that starts so",
+    "ends_with": "is a text or number that ends so",
+    "gt": "is greater; both are numbers, or both are other texts",
+    "gte": "is greater or equal, in the same way",
+    "lt": "is less, in the same way",
+    "lte": "is less or equal, in the same way",
+    "exists": "is there and not null",
+    "is_empty": "is missing, null, or an empty text, list or object",
+}
+_ENTRY = {
+    "type": "object",
+    "required": ["id"],
+    "properties": {
+        "id": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 128,
+            "not": {"enum": list(_TAKEN_NAMES)},
+            "description": "The sourceHandle of the edges that are taken; each id comes once.",
+        },
+        "expression": {
+            "anyOf": [{"enum": [None, ""]}, {"type": "string", "format": "expression"}],
+            "description": "Strict: a missing name fails the node.",
+        },
+        "field": {
+            "anyOf": [{"enum": [None, ""]}, {"type": "string", "format": "expression"}],
+            "description": "Instead of expression: a path, which is null where it leads nowhere.",
+        },
+        "operator": {"description": "How the field is compared."},
+        "value": {**BINDINGS, "description": "What the field is compared with."},
+    },
+    "allOf": [
+        one_of_them("expression", "field"),
+        not_both(given("expression"), given("field")),
+        {
+            "if": given("field"),
+            "then": {
+                "required": ["operator"],
+                "properties": {"operator": {"enum": list(OPERATORS)}},
+            },
+        },
+    ],
+}
 
 
 class Condition(NodeKind):
     """Evaluates its conditions in order."""
 
     kind = "condition"
+    title = "Condition"
+    told = "Takes the edges of the first condition that holds, else those of else."
+    fields = (
+        Field(
+            "conditions",
+            {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": MAX_CONDITIONS,
+                "items": _ENTRY,
+                "description": "They are tried in this order.",
+            },
+            needed=True,
+        ),
+    )
+    outputs = (output("matched", "The id of the condition, or else.", type="string"),)
+    handles = {  # noqa: RUF012 - never changed
+        "{conditions.id}": "This condition was the first that holds.",
+        "else": "None holds.",
+        "true": "Where there is just one condition: it holds.",
+        "false": "Where there is just one condition: it does not hold.",
+        **NodeKind.handles,
+    }
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """Every condition must be readable, and every leaving edge must name a branch."""
@@ -70,6 +142,14 @@ class Condition(NodeKind):
             if not (entry.get("expression") or entry.get("field")):
                 message = "A condition needs an expression, or a field and an operator."
                 yield Problem(f"config.conditions.{index}", message)
+
+    def branches(self, config: Mapping[str, Any]) -> Iterable[Branch]:
+        """Each condition, and what becomes of a run for which none holds."""
+        conditions = config.get("conditions") or []
+        yes, no = ({"true"}, {"false"}) if len(conditions) == 1 else (set(), set())
+        for entry in conditions:
+            yield Branch(entry["id"], frozenset({entry["id"], *yes}), expected=True)
+        yield Branch("else", frozenset({"else", *no}), expected=False)
 
     def run(self, context: Context) -> Outcome:
         """Which branch is taken."""

@@ -12,13 +12,22 @@ from typing import Any
 from app.domain.outcomes import Done, Failed, Outcome, SleepUntil
 from app.nodes.base import Context, News, NodeKind, Problem
 from app.nodes.bindings import is_absent
-from app.nodes.moments import moment_of, moment_problems
+from app.nodes.fields import given, moment, not_both, one_of_them, output, seconds
+from app.nodes.moments import MAX_SECONDS, moment_of, moment_problems
 
 
 class Delay(NodeKind):
     """Answers the time at which the run goes on, counted from the step's start."""
 
     kind = "delay"
+    title = "Delay"
+    told = "Waits, without holding a thread."
+    fields = (
+        seconds("seconds", "How long, counted from the start of the step.", MAX_SECONDS),
+        moment("until", "Instead of seconds: when it ends. UTC where it names no zone."),
+    )
+    rules = (one_of_them("seconds", "until"), not_both(given("seconds"), given("until")))
+    outputs = (output("waitedMs", "How long it waited, in milliseconds.", type="integer"),)
     bound = ("seconds", "until")
     interruptible = True
 

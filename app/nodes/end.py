@@ -14,12 +14,23 @@ from app.domain.expressions import render
 from app.domain.outcomes import Done, Failed, Outcome
 from app.nodes.base import Context, NodeKind, Problem
 from app.nodes.bindings import as_object, binding_problems
+from app.nodes.fields import anything
 
 
 class End(NodeKind):
     """Renders ``config.output``, or hands on what came in (``scope["inbound"]``)."""
 
     kind = "end"
+    title = "End"
+    told = "Ends a path. Its output is that of the run, or of the iteration of the loop around it."
+    fields = (
+        anything(
+            "output",
+            "Any JSON with bindings. Without it, the output of the node that leads here is taken,"
+            " or {nodeId: output} where several do.",
+        ),
+    )
+    handles = {}  # noqa: RUF012 - never changed
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """The bindings must parse, and no edge may leave an end."""

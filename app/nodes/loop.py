@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from app.domain.expressions import render
+from app.domain.expressions import bare, render
 from app.domain.outcomes import Failed, LoopPlan, Outcome, Repeat
 from app.domain.values import describe
 from app.nodes.base import Context, NodeKind, Problem
 from app.nodes.bindings import (
-    bare,
     binding_problems,
     expression_of,
     expression_problems,

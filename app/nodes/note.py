@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from app.domain.outcomes import Done, Outcome
 from app.nodes.base import Context, NodeKind
+from app.nodes.fields import text
 
 
 class Note(NodeKind):
     """Passes through where it is on a path; the interpreter never runs one without edges."""
 
     kind = "note"
+    title = "Note"
+    told = "A text for people who read the workflow. It does nothing."
+    fields = (text("message", "The text.", bindings=False),)
+    outputs = ()
+    handles = {}  # noqa: RUF012 - never changed
 
     def run(self, context: Context) -> Outcome:
         """Nothing."""

@@ -15,12 +15,22 @@ from app.domain.expressions import render
 from app.domain.outcomes import Done, Failed, Outcome
 from app.nodes.base import Context, NodeKind, Problem
 from app.nodes.bindings import as_object, binding_problems
+from app.nodes.fields import anything
 
 
 class Transform(NodeKind):
     """Renders ``config.output``."""
 
     kind = "transform"
+    title = "Transform"
+    told = "Builds JSON from what is known so far."
+    fields = (
+        anything(
+            "output",
+            "Any JSON with bindings: the output of the step; {value: ...} where it is no object.",
+            needed=True,
+        ),
+    )
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """The bindings must parse."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from app.db import Database
 from app.domain.errors import Conflict
-from app.domain.models import Actor, Approval, Decided, Decision, Run
+from app.domain.models import Actor, Approval, Decided, Decision, Page, Run
 from app.ids import step_id as make_step_id
+from app.ids import step_of
 from app.services.runs import not_found
 from app.store import decisions
 
-_SEQ = re.compile(r"step_.*_([0-9]{6,9})")
 _NONE = 0  # no step has this seq
 
 
@@ -44,9 +42,8 @@ def decide(
 
 
 def _seq(run_id: str, step_id: str) -> int:
-    found = _SEQ.fullmatch(step_id)
-    seq = int(found[1]) if found else _NONE
-    return seq if make_step_id(run_id, seq) == step_id else _NONE
+    found = step_of(step_id)
+    return found[1] if found and found[0] == run_id else _NONE
 
 
 def _refusal(done: Decided, *, named: bool) -> Conflict:
@@ -64,10 +61,6 @@ def _refusal(done: Decided, *, named: bool) -> Conflict:
     return Conflict(message, code="not_waiting", details=details)
 
 
-def page(db: Database, actor: Actor, *, limit: int, offset: int) -> list[Approval]:
-    """Up to ``limit`` steps that wait for a decision, those of the oldest run first."""
-    return db.read(
-        lambda connection: decisions.page(
-            connection, actor.organization_id, limit=limit, offset=offset
-        )
-    )
+def page(db: Database, actor: Actor, part: Page) -> list[Approval]:
+    """A page of the steps that wait for a decision, those of the oldest run first."""
+    return db.read(lambda connection: decisions.page(connection, actor.organization_id, part))

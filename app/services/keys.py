@@ -1,4 +1,4 @@
-"""API keys: whom a request speaks for."""
+"""API keys: whom a request speaks for, and what its role lets it do."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ PREFIX = "mtr_"
 SHOWN = 8  # characters of a secret that are kept to recognise it by
 BOOTSTRAP_USER = "admin"
 BOOTSTRAP_ORGANIZATION = "default"
+BY_COMMAND = "cli"  # who acts, in the audit, where a person runs a command
+BY_SERVER = "server"  # and where the server does it by its settings
 
 _SECRET = re.compile(r"[!-~]{20,200}")
 
 
 def create_key(
-    db: Database, *, name: str, user_id: str, organization_id: str
+    db: Database, *, name: str, user_id: str, organization_id: str, role: str = "admin"
 ) -> tuple[ApiKey, str]:
-    """A new key and its secret, ``mtr_`` and 43 characters, which is shown this once."""
+    """A new key and its secret, ``mtr_`` and 43 characters, which is shown this once.
+
+    ``role`` is one of ``roles.ROLES``.
+    """
     secret = PREFIX + secrets.token_urlsafe(32)
-    new = _new_key(secret, name, user_id, organization_id)
+    new = _new_key(secret, name, user_id, organization_id, role)
     with db.connect() as connection:
-        key = keys.create(connection, new)
+        key = keys.create(connection, new, by=BY_COMMAND)
     if key is None:
         raise AssertionError("two secrets of 256 random bits are the same")
     return key, secret
@@ -41,9 +46,9 @@ def ensure_bootstrap_key(db: Database, key: str) -> bool:
 
     False where somebody has revoked it: it stays revoked.
     """
-    new = _new_key(key, "bootstrap", BOOTSTRAP_USER, BOOTSTRAP_ORGANIZATION)
+    new = _new_key(key, "bootstrap", BOOTSTRAP_USER, BOOTSTRAP_ORGANIZATION, "admin")
     with db.connect() as connection:
-        if keys.create(connection, new) or keys.find_actor(connection, new.sha256):
+        if keys.create(connection, new, by=BY_SERVER) or keys.find_actor(connection, new.sha256):
             return True
     log.warning("the bootstrap key was revoked: requests with it are refused")
     return False
@@ -73,13 +78,13 @@ def revoke_key(db: Database, key_id: str) -> ApiKey:
     Raises NotFound where there is no such key.
     """
     with db.connect() as connection:
-        key = keys.revoke(connection, key_id)
+        key = keys.revoke(connection, key_id, by=BY_COMMAND)
     if key is None:
         raise NotFound(f"there is no API key with the id {key_id}", code="key_not_found")
     return key
 
 
-def _new_key(secret: str, name: str, user_id: str, organization_id: str) -> keys.NewKey:
+def _new_key(secret: str, name: str, user_id: str, organization_id: str, role: str) -> keys.NewKey:
     return keys.NewKey(
         id=new_id("key"),
         name=name,
@@ -87,6 +92,7 @@ def _new_key(secret: str, name: str, user_id: str, organization_id: str) -> keys
         sha256=_sha256(secret),
         user_id=user_id,
         organization_id=organization_id,
+        role=role,
     )
 
 

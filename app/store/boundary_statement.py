@@ -183,11 +183,12 @@ ORDER BY a.place
 # run above that backs off is not hurried: it will look by itself.
 _WIDE = f""",
 spawned AS (
-    INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id, trigger_type, input,
-        status, due_at, parent_run_id, parent_seq, root_run_id, depth)
-    SELECT n.id, l.organization_id, n.metronome_id, l.user_id, n.version_id, 'metronome',
-        CAST(n.input AS json), '{QUEUED}', l.now, l.id, n.seq, coalesce(l.root_run_id, l.id),
-        l.depth + 1
+    INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id, version_revision,
+        trigger_type, input, status, due_at, parent_run_id, parent_seq, root_run_id, depth)
+    SELECT n.id, l.organization_id, n.metronome_id, l.user_id, n.version_id,
+        coalesce((SELECT v.revision FROM versions v WHERE v.id = ANY (ARRAY[n.version_id])), 0),
+        'metronome', CAST(n.input AS json), '{QUEUED}', l.now, l.id, n.seq,
+        coalesce(l.root_run_id, l.id), l.depth + 1
     FROM unnest({{spawns}}) AS n (place, seq, id, metronome_id, version_id, input)
     JOIN held l ON l.place = n.place
     WHERE l.ours AND l.status = '{RUNNING}' AND NOT l.late

@@ -19,7 +19,8 @@ from app.domain.lifecycle import (
     Action,
     sql_list,
 )
-from app.domain.models import Actor, Approval, Decided, Decision
+from app.domain.models import Actor, Approval, Decided, Decision, Page
+from app.ids import step_of
 from app.store import events, rows, trees
 from app.store.prepared import Message
 
@@ -137,17 +138,23 @@ SELECT r.id, r.metronome_id, s.seq, s.node_id, r.status, s.output ->> 'title',
 FROM steps s JOIN runs r ON r.id = s.run_id
 WHERE s.organization_id = :organization_id AND s.status = '{WAITING_APPROVAL}'
   AND s.result IS NULL AND (s.wake_at IS NULL OR s.wake_at > clock_timestamp())
-  AND r.status NOT IN ({sql_list(TERMINAL)})
+  AND r.status NOT IN ({sql_list(TERMINAL)}) AND (s.run_id, s.seq) > (:after_run, :after_seq)
 ORDER BY s.run_id, s.seq LIMIT :limit OFFSET :offset
 """
 
 
-def page(
-    connection: Connection, organization_id: str, *, limit: int, offset: int
-) -> list[Approval]:
-    """Up to ``limit`` steps that wait for a decision, those of the oldest run first.
+def page(connection: Connection, organization_id: str, part: Page) -> list[Approval]:
+    """A page of the steps that wait for a decision, those of the oldest run first.
 
     All are listed that can be decided, so also those of runs that are paused or busy otherwise.
+    Their cursor is a step's id.
     """
-    values = {"organization_id": organization_id, "limit": limit, "offset": offset}
+    after_run, after_seq = step_of(part.after or "") or ("", 0)
+    values = {
+        "organization_id": organization_id,
+        "limit": part.limit,
+        "offset": part.offset,
+        "after_run": after_run,
+        "after_seq": after_seq,
+    }
     return [Approval(*row) for row in connection.execute(text(PAGE), values)]

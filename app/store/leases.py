@@ -60,6 +60,7 @@ class Claimed:
     takeovers: int = 0
     confirmed_seq: int = 0
     queued_at: datetime | None = None
+    version_revision: int = 0
 
 
 # What is told to the connector of a step that is closed.
@@ -123,7 +124,7 @@ told AS (
 SELECT c.id, c.organization_id, c.metronome_id, c.version_id, c.user_id, c.trigger_type, c.input,
     c.attempt_count, c.max_attempts, c.deadline_at, c.lease_token, c.begun, c.lost,
     clock_timestamp(), c.parent_run_id, c.root_run_id, c.depth, c.base_seq, c.base_attempt,
-    c.takeovers, c.confirmed_seq, c.queued_at
+    c.takeovers, c.confirmed_seq, c.queued_at, c.version_revision
 FROM claimed c ORDER BY c.id
 """
 

@@ -1,31 +1,29 @@
-"""The metronomes table: workflows and their drafts."""
+"""The metronomes table: workflows and their drafts. Lists of them are in metronome_list.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import orjson
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, text
 
 from app.domain.models import Actor, Metronome
-from app.store import events, rows
-from app.store.schema import metronomes, versions
+from app.store import events, rows, triggers
 
 ARCHIVED: Final = "archived"
 
 # All but the published version's number stands in the table itself.
 _OWN = tuple(name for name in rows.METRONOME_FIELDS if name != "published_version_number")
+_SHOWN = ", ".join(
+    "v.version" if name == "published_version_number" else f"m.{name}"
+    for name in rows.METRONOME_FIELDS
+)
 
 
 def _answer(source: str) -> str:
     """The row of ``source`` in the order of METRONOME_FIELDS."""
-    columns = ", ".join(
-        "v.version" if name == "published_version_number" else f"m.{name}"
-        for name in rows.METRONOME_FIELDS
-    )
-    return f"SELECT {columns} FROM {source} m LEFT JOIN versions v ON v.id = m.published_version_id"
+    return f"SELECT {_SHOWN} FROM {source} m LEFT JOIN versions v ON v.id = m.published_version_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +36,19 @@ class NewMetronome:
     status: str
     definition: str
     trigger_summary: str | None
+    max_concurrent_runs: int | None = None
+    on_limit: str = "queue"
+    concurrency_key: str | None = None
 
 
 _CREATE = text(f"""
 WITH created AS (
     INSERT INTO metronomes (id, organization_id, user_id, name, description, status, definition,
-        trigger_summary)
+        trigger_summary, max_concurrent_runs, on_limit, concurrency_key)
     VALUES (:id, :organization_id, :user_id, :name, :description, :status,
-        CAST(:definition AS json), :trigger_summary)
+        CAST(:definition AS json), :trigger_summary, :max_concurrent_runs, :on_limit,
+        :concurrency_key)
+    ON CONFLICT (id) DO NOTHING
     RETURNING {", ".join(_OWN)}
 ),
 audited AS (
@@ -55,11 +58,12 @@ audited AS (
 """)
 
 
-def create(connection: Connection, actor: Actor, new: NewMetronome) -> Metronome:
-    """Store a workflow that belongs to ``actor``."""
+def create(connection: Connection, actor: Actor, new: NewMetronome) -> Metronome | None:
+    """Store a workflow that belongs to ``actor``; None where there is one with this id."""
     values: dict[str, Any] = {name: getattr(new, name) for name in new.__slots__}
     values |= {"organization_id": actor.organization_id, "user_id": actor.user_id}
-    return rows.metronome(connection.execute(_CREATE, values | events.parameters(actor)).one())
+    row = connection.execute(_CREATE, values | events.parameters(actor)).one_or_none()
+    return None if row is None else rows.metronome(row)
 
 
 _GET = text(_answer("metronomes") + " WHERE m.id = :id AND m.organization_id = :organization_id")
@@ -73,104 +77,188 @@ def get(connection: Connection, organization_id: str, metronome_id: str) -> Metr
     return None if row is None else rows.metronome(row)
 
 
-_COLUMNS = [
-    versions.c.version if name == "published_version_number" else metronomes.c[name]
-    for name in rows.METRONOME_FIELDS
-]
-
-
-def page(
-    connection: Connection,
-    organization_id: str,
-    *,
-    statuses: tuple[str, ...],
-    include_archived: bool,
-    limit: int,
-    offset: int,
-) -> list[Metronome]:
-    """Up to ``limit`` workflows, newest first, from the ``offset``-th on.
-
-    Without ``statuses`` those of any status; archived ones only where they are asked for.
-    """
-    query = (
-        select(*_COLUMNS)
-        .join_from(
-            metronomes, versions, versions.c.id == metronomes.c.published_version_id, isouter=True
-        )
-        .where(metronomes.c.organization_id == organization_id)
-        .order_by(metronomes.c.id.desc())
-        .limit(limit)
-        .offset(offset)
-    )
-    if statuses:
-        query = query.where(metronomes.c.status.in_(statuses))
-    elif not include_archived:
-        query = query.where(metronomes.c.status != ARCHIVED)
-    return [rows.metronome(row) for row in connection.execute(query)]
-
-
-_UPDATED_EVENT = events.insert(
-    "updated", "metronome.updated", metronome_id="id", payload="CAST(:payload AS json)"
+# What can be changed, with its type in SQL.
+_TYPES: Final[Mapping[str, str]] = {
+    "user_id": "text",
+    "name": "text",
+    "description": "text",
+    "status": "text",
+    "definition": "json",
+    "trigger_summary": "text",
+    "max_concurrent_runs": "integer",
+    "on_limit": "text",
+    "concurrency_key": "text",
+}
+_WANTED = ",\n        ".join(
+    f"CASE WHEN :set_{name} THEN CAST(:{name} AS {kind}) ELSE b.{name} END AS {name}"
+    for name, kind in _TYPES.items()
 )
+_SET = ", ".join(f"{name} = w.{name}" for name in _TYPES)
 
-# A new definition has no version until it is run.
-_UPDATE = text(f"""
-WITH updated AS (
-    UPDATE metronomes m SET
-        name = coalesce(:name, m.name),
-        status = coalesce(:status, m.status),
-        description = CASE WHEN :set_description THEN :description ELSE m.description END,
-        trigger_summary =
-            CASE WHEN :set_trigger_summary THEN :trigger_summary ELSE m.trigger_summary END,
-        definition = coalesce(CAST(:definition AS json), m.definition),
-        draft_version_id = CASE WHEN :set_definition THEN NULL ELSE m.draft_version_id END,
-        updated_at = clock_timestamp()
-    WHERE m.id = :id AND m.organization_id = :organization_id
+
+def _audited(table: str) -> str:
+    """What is compared of a workflow, and told by an audit event: of a definition only a digest."""
+    document = f"CAST({table}.definition AS text)"
+    return f"""json_build_object('userId', {table}.user_id, 'name', {table}.name,
+        'description', {table}.description, 'status', {table}.status,
+        'triggerSummary', {table}.trigger_summary,
+        'definition', json_build_object('bytes', octet_length({document}),
+            'sha256', encode(sha256(convert_to({document}, 'UTF8')), 'hex')),
+        'concurrency', CASE WHEN {table}.max_concurrent_runs IS NOT NULL THEN json_build_object(
+            'maxConcurrentRuns', {table}.max_concurrent_runs, 'onLimit', {table}.on_limit,
+            'key', {table}.concurrency_key) END)"""
+
+
+_PAYLOAD = """(
+        SELECT json_build_object('changed', json_agg(key ORDER BY key),
+            'before', json_object_agg(key, before), 'after', json_object_agg(key, after))
+        FROM changes
+    )"""
+
+
+def _change(action: str) -> str:
+    """SQL that changes a workflow and writes the audit event ``action``, where that is a change.
+
+    The first statement locks, so that the second one sees what was committed during the wait. A new
+    definition has no version until it is run.
+    """
+    return f"""
+{triggers.LOCK};
+WITH before AS (
+    SELECT m.*, CASE
+        WHEN NOT (:any_revision OR m.revision = ANY (CAST(:expected AS bigint[])))
+            THEN 'precondition'
+        WHEN :set_user_id AND NOT EXISTS (
+            SELECT FROM api_keys k WHERE k.organization_id = m.organization_id
+                AND k.user_id = :user_id AND k.revoked_at IS NULL)
+            THEN 'owner'
+        WHEN :resumes AND m.published_version_id
+            IS DISTINCT FROM CAST(:trigger_version_id AS text)
+            THEN 'stale'
+        END AS refused
+    FROM metronomes m
+    WHERE m.id = :metronome_id AND m.organization_id = :organization_id
+),
+wanted AS (
+    SELECT b.id, {_WANTED}
+    FROM before b WHERE b.refused IS NULL
+),
+changes AS (
+    SELECT n.key, o.value AS before, n.value AS after
+    FROM wanted w, before b, json_each({_audited("w")}) n, json_each({_audited("b")}) o
+    WHERE n.key = o.key AND CAST(n.value AS text) <> CAST(o.value AS text)
+),
+updated AS (
+    UPDATE metronomes m SET {_SET}, revision = m.revision + 1, updated_at = clock_timestamp(),
+        draft_version_id = CASE
+            WHEN NOT EXISTS (SELECT FROM changes WHERE key = 'definition') THEN m.draft_version_id
+        END
+    FROM wanted w
+    WHERE m.id = w.id AND EXISTS (SELECT FROM changes)
     RETURNING {rows.columns(_OWN, "m")}
 ),
 audited AS (
-    {_UPDATED_EVENT}
+    {events.insert("updated", action, metronome_id="id", payload=_PAYLOAD)}
+),
+followed AS (
+    {triggers.follows("updated")}
+),
+now AS (
+    SELECT {rows.columns(_OWN, "u")} FROM updated u
+    UNION ALL
+    SELECT {rows.columns(_OWN, "b")} FROM before b WHERE NOT EXISTS (SELECT FROM updated)
 )
-{_answer("updated")}
-""")
+SELECT b.refused, ARRAY(SELECT key FROM changes), answer.*
+FROM before b, ({_answer("now")}) answer
+"""
+
+
+_UPDATE = text(_change("metronome.updated"))
+_ARCHIVE = text(_change("metronome.archived"))
+_TRANSFER = text(_change("metronome.owner_changed"))
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What asking for a change came to; ``metronome`` is the workflow as it is now.
+
+    ``changed`` holds the contract's names of what is different now. Where ``refused`` says
+    something, nothing is: the revision is none of those that were expected, the new owner has no
+    key in the organization, or another version was published since ``triggers.published``.
+    """
+
+    refused: Literal["precondition", "owner", "stale"] | None
+    changed: frozenset[str]
+    metronome: Metronome
+
+
+# Of what is published, where that does not matter.
+_NO_TRIGGERS: Final = triggers.parameters(None, ())
 
 
 def update(
-    connection: Connection, actor: Actor, metronome_id: str, changes: Mapping[str, str | None]
-) -> Metronome | None:
-    """Change ``name``, ``status``, ``description``, ``trigger_summary`` or ``definition`` (JSON
-    text), as far as ``changes`` names them; only description and trigger_summary can be None."""
-    payload: dict[str, Any] = {"changed": sorted(changes)}
-    if "status" in changes:
-        payload["status"] = changes["status"]
+    connection: Connection,
+    actor: Actor,
+    metronome_id: str,
+    changes: Mapping[str, Any],
+    *,
+    expected: tuple[int, ...] | None = None,
+    resumed: Mapping[str, Any] | None = None,
+) -> Update | None:
+    """Change columns of a workflow: those of NewMetronome but its id, as far as ``changes`` has
+    them. None where the workflow is unknown or another organization's.
+
+    A new status of "active" needs ``resumed``: ``triggers.parameters`` of what is published.
+    ``expected`` holds the revisions of which the workflow must have one; None: any.
+    """
+    return _send(connection, _UPDATE, actor, metronome_id, changes, expected, resumed)
+
+
+def archive(
+    connection: Connection,
+    actor: Actor,
+    metronome_id: str,
+    *,
+    expected: tuple[int, ...] | None = None,
+) -> Update | None:
+    """Archive a workflow; one that is archived stays as it is. None as in ``update``."""
+    status = {"status": ARCHIVED}
+    return _send(connection, _ARCHIVE, actor, metronome_id, status, expected, None)
+
+
+def transfer(
+    connection: Connection,
+    actor: Actor,
+    metronome_id: str,
+    user_id: str,
+    *,
+    expected: tuple[int, ...] | None = None,
+) -> Update | None:
+    """Give a workflow, and what its triggers start from now on, to another user. None as in
+    ``update``."""
+    owner = {"user_id": user_id}
+    return _send(connection, _TRANSFER, actor, metronome_id, owner, expected, None)
+
+
+def _send(
+    connection: Connection,
+    statement: Any,
+    actor: Actor,
+    metronome_id: str,
+    changes: Mapping[str, Any],
+    expected: tuple[int, ...] | None,
+    resumed: Mapping[str, Any] | None,
+) -> Update | None:
     values: dict[str, Any] = {
-        "id": metronome_id,
+        "metronome_id": metronome_id,
         "organization_id": actor.organization_id,
-        "payload": orjson.dumps(payload).decode(),
-        "set_description": "description" in changes,
-        "set_trigger_summary": "trigger_summary" in changes,
-        "set_definition": "definition" in changes,
+        "any_revision": expected is None,
+        "expected": list(expected or ()),
+        "resumes": resumed is not None,
     }
-    for name in ("name", "status", "description", "trigger_summary", "definition"):
+    for name in _TYPES:
+        values[f"set_{name}"] = name in changes
         values[name] = changes.get(name)
-    row = connection.execute(_UPDATE, values | events.parameters(actor)).one_or_none()
-    return None if row is None else rows.metronome(row)
-
-
-_ARCHIVE = text(f"""
-WITH archived AS (
-    UPDATE metronomes SET status = '{ARCHIVED}', updated_at = clock_timestamp()
-    WHERE id = :id AND organization_id = :organization_id AND status <> '{ARCHIVED}'
-    RETURNING id, organization_id, user_id
-),
-audited AS (
-    {events.insert("archived", "metronome.archived", metronome_id="id")}
-)
-SELECT count(*) FROM metronomes WHERE id = :id AND organization_id = :organization_id
-""")
-
-
-def archive(connection: Connection, actor: Actor, metronome_id: str) -> bool:
-    """Archive a workflow; False where there is none. One that is archived stays as it is."""
-    values = {"id": metronome_id, "organization_id": actor.organization_id}
-    return bool(connection.execute(_ARCHIVE, values | events.parameters(actor)).scalar_one())
+    values |= _NO_TRIGGERS if resumed is None else resumed
+    row = connection.execute(statement, values | events.parameters(actor)).one_or_none()
+    return None if row is None else Update(row[0], frozenset(row[1]), rows.metronome(row[2:]))

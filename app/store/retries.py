@@ -5,6 +5,9 @@ From the start everything that came before is left in the trace and out of accou
 run belongs to the attempt that is given up, and is cancelled; but where a run in doubt goes on
 behind its finished steps, its other branches go on with it, and so does what its pause had paused
 below it, as in a resume. What is in doubt below it stays so.
+
+Where its workflow limits how many runs are at work, a run that has ended waits for a place again,
+behind all others; one whose node is still in flight has never left its own.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ moved AS (
         confirmed_seq = CASE WHEN :afresh OR a.keeps THEN {trees.LAST_SEQ}
             ELSE r.confirmed_seq END,
         signalled = r.signalled AND a.keeps,
+        admitted = r.concurrency_key IS NULL
+            OR r.admitted AND (r.completed_at IS NULL OR r.lease_token IS NOT NULL),
         due_at = CASE WHEN r.lease_token IS NULL THEN m.now ELSE r.due_at END,
         attempt_due = true, max_attempts = greatest(r.max_attempts, r.attempt_count + 1),
         base_seq = CASE WHEN :afresh THEN greatest(r.base_seq, b.seq) ELSE r.base_seq END,
@@ -91,7 +96,7 @@ told AS ({trees.stop_told("stopped")}
     UNION ALL {trees.due_told("moved", "lease_token IS NULL")}
     UNION ALL {trees.due_told("resumed", "lease_token IS NULL")}
 ),
-{trees.ANSWER}
+{trees.answer("moved", "stopped", "resumed")}
 FROM found
 """
 MESSAGE = Message(*trees.LOCK, _RETRY, afresh="bool")

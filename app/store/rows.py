@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
-from app.domain.models import ApiKey, Metronome, Run, Step
+from app.domain.models import ApiKey, AuditEvent, Metronome, Run, Step, Version
 
 RUN_FIELDS = tuple(field.name for field in fields(Run))
 STEP_FIELDS = tuple(field.name for field in fields(Step) if field.default is MISSING)
 METRONOME_FIELDS = tuple(field.name for field in fields(Metronome))
+VERSION_FIELDS = tuple(field.name for field in fields(Version))
 KEY_FIELDS = tuple(field.name for field in fields(ApiKey))
+AUDIT_FIELDS = tuple(field.name for field in fields(AuditEvent))
 
 
 def columns(names: Iterable[str], table: str) -> str:
@@ -41,6 +43,16 @@ def metronome(row: Sequence[Any]) -> Metronome:
     return Metronome(*row[: len(METRONOME_FIELDS)])
 
 
+def version(row: Sequence[Any]) -> Version:
+    """A Version from a row that begins with VERSION_FIELDS."""
+    return Version(*row[: len(VERSION_FIELDS)])
+
+
 def key(row: Sequence[Any]) -> ApiKey:
     """An ApiKey from a row that begins with KEY_FIELDS."""
     return ApiKey(*row[: len(KEY_FIELDS)])
+
+
+def audit_event(row: Sequence[Any]) -> AuditEvent:
+    """An AuditEvent from a row that begins with AUDIT_FIELDS."""
+    return AuditEvent(*row[: len(AUDIT_FIELDS)])

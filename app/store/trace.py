@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.domain.models import Iteration, Step
+from app.domain.models import Iteration, Page, Step
 from app.store import rows
 
-_LOOP = "loop"  # the kind of node
+LOOP = "loop"  # the kind of node
 
 # The run comes along, so that an empty trace can be told from a run that is not there.
 _PAGE = text(f"""
 SELECT {rows.columns(rows.STEP_FIELDS, "s")}, s.completed_at IS NULL AND s.lease_token IS NULL
 FROM runs r LEFT JOIN LATERAL (
-    SELECT * FROM steps s WHERE s.run_id = r.id ORDER BY s.seq LIMIT :limit OFFSET :offset
+    SELECT * FROM steps s WHERE s.run_id = r.id AND s.seq > :after
+    ORDER BY s.seq LIMIT :limit OFFSET :offset
 ) s ON true
 WHERE r.id = :run_id AND r.metronome_id = :metronome_id AND r.organization_id = :organization_id
 ORDER BY s.seq
@@ -24,7 +26,7 @@ ORDER BY s.seq
 
 _LOOPS = text(f"""
 SELECT s.seq, s.node_id, s.parent_seq, s.iteration FROM steps s
-WHERE s.run_id = :run_id AND s.seq <= :last AND s.node_type = '{_LOOP}'
+WHERE s.run_id = :run_id AND s.seq <= :last AND s.node_type = '{LOOP}'
 """)
 
 
@@ -33,19 +35,21 @@ def page(
     organization_id: str,
     metronome_id: str,
     run_id: str,
-    *,
-    limit: int,
-    offset: int,
+    part: Page,
 ) -> list[Step] | None:
-    """Up to ``limit`` steps of a run in the order in which they came; None without such a run."""
+    """A page of the steps of a run, in the order in which they came; None without such a run.
+
+    Their cursor is the number of a step.
+    """
     found = connection.execute(
         _PAGE,
         {
             "run_id": run_id,
             "metronome_id": metronome_id,
             "organization_id": organization_id,
-            "limit": limit,
-            "offset": offset,
+            "limit": part.limit,
+            "offset": part.offset,
+            "after": int(part.after or 0),
         },
     ).all()
     if not found:
@@ -57,11 +61,17 @@ def page(
     ]
     if any(step.parent_seq is not None for step in steps):
         values = {"run_id": run_id, "last": steps[-1].seq}
-        loops = {row[0]: _Loop(*row[1:]) for row in connection.execute(_LOOPS, values)}
-        steps = [
-            replace(step, loops=_path(step.parent_seq, step.iteration, loops)) for step in steps
-        ]
+        return placed(steps, connection.execute(_LOOPS, values))
     return steps
+
+
+def placed(steps: Iterable[Step], loops: Iterable[Sequence[Any]]) -> list[Step]:
+    """``steps`` with the iterations that they are in.
+
+    ``loops`` has the seq, node_id, parent_seq and iteration of each loop's own step.
+    """
+    known = {row[0]: _Loop(*row[1:]) for row in loops}
+    return [replace(step, loops=_path(step.parent_seq, step.iteration, known)) for step in steps]
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,13 +49,13 @@ remote AS ({trees.remote("moved")}
 ),
 noted AS ({outbox.insert("remote", "node.cancelled")}
 ),
-audited AS ({trees.audited("moved", str(CANCEL.audit))}
+audited AS ({trees.audited("moved", str(CANCEL.audit), "CAST(:payload AS json)")}
 ),
 {trees.SIGNALLED},
 told AS ({trees.stop_told("moved")}
     UNION ALL {trees.due_told("signalled")}
 ),
-{trees.ANSWER}
+{trees.answer("moved")}
 FROM found
 """
 
@@ -96,7 +96,7 @@ held_audited AS ({trees.audited("held", str(PAUSE.audit), _HELD, at="(SELECT now
 ),
 told AS ({trees.stop_told("moved")}
 ),
-{trees.ANSWER}
+{trees.answer("moved")}
 FROM found
 """
 
@@ -164,7 +164,7 @@ audited AS ({trees.audited("moved", str(RESUME.audit))}
 ),
 told AS ({trees.due_told("moved", "lease_token IS NULL")}
 ),
-{trees.ANSWER},
+{trees.answer("moved")},
     (SELECT id FROM holder), (SELECT metronome_id FROM holder),
     ARRAY(
         SELECT s.node_id FROM steps s
@@ -194,19 +194,22 @@ def request(
     run_id: str,
     *,
     confirm: bool = False,
+    payload: str | None = None,
 ) -> Transitioned | None:
     """Take one of TREE_ACTIONS on a run and those below it; None where there is no such run.
 
     A run whose status does not allow it is answered unchanged, with ``moved`` False. Otherwise the
     statuses, the steps that nobody is in flight in, one audit event a run, what connectors are to
     be told and the notifications to the executors are one transaction. ``confirm`` lets a resume
-    run nodes again that may have run.
+    run nodes again that may have run; ``payload`` (JSON text) is what a cancel's audit event holds.
     """
     values: dict[str, Any] = {
         "run_id": run_id,
         "metronome_id": metronome_id,
         "organization_id": actor.organization_id,
     }
+    if action is CANCEL:
+        values["payload"] = payload
     if action is RESUME:
         values |= {"confirm": confirm, "lost": EXECUTOR_LOST, "stopped": EXECUTOR_STOPPED}
     row = MESSAGES[action.name].row(connection, values | events.parameters(actor))
@@ -214,9 +217,9 @@ def request(
 
 
 def transitioned(row: Sequence[Any]) -> Transitioned:
-    """What a statement that ends with ``trees.ANSWER`` came to."""
+    """What a statement that ends with ``trees.answer`` came to."""
     run = rows.run(row)
-    moved, in_flight, _, *more = row[len(rows.RUN_FIELDS) :]
+    moved, in_flight, _, groups, *more = row[len(rows.RUN_FIELDS) :]
     pairs = [tuple(one.split("/", 1)) for one in in_flight]
     return Transitioned(
         run,
@@ -225,4 +228,5 @@ def transitioned(row: Sequence[Any]) -> Transitioned:
         nested_in_flight=tuple((run_id, node) for run_id, node in pairs if run_id != run.id),
         paused_above=(more[0], more[1]) if more and more[0] is not None else None,
         doubtful=tuple(more[2]) if more else (),
+        groups=tuple((metronome, key) for metronome, _, key in (one.partition(" ") for one in groups)),
     )

@@ -153,9 +153,18 @@ def due_told(changed: str, condition: str = "true") -> str:
 # What the other parts need of the runs that a statement has changed, and no other column.
 RETURNING = f"RETURNING {rows.columns((*rows.RUN_FIELDS, 'lease_token'), 'r')}"
 
-# The run that was asked for as it is now, whether it was moved, and what is in flight in its tree
-# as texts such as ``run_1/node``.
-ANSWER = f"""
+
+def answer(*changed: str) -> str:
+    """SQL for the run that was asked for as it is now, whether it was moved, what is in flight in
+    its tree as texts such as ``run_1/node``, and the groups (``met_1 key``) in which the runs of
+    ``changed`` may have left a place, or want one. Who holds a run still has its place.
+    """
+    groups = " UNION ".join(
+        f"SELECT metronome_id || ' ' || concurrency_key FROM {one}"
+        " WHERE concurrency_key IS NOT NULL AND lease_token IS NULL"
+        for one in changed
+    )
+    return f"""
 found AS (
     SELECT {rows.columns(rows.RUN_FIELDS, "m")}, true AS did_move FROM moved m WHERE m.id = :run_id
     UNION ALL
@@ -167,4 +176,4 @@ SELECT {rows.columns(rows.RUN_FIELDS, "found")}, did_move,
         SELECT o.run_id || '/' || o.node_id FROM open_steps o
         WHERE o.lease_token IS NOT NULL ORDER BY o.run_id, o.seq
     ),
-    (SELECT count(*) FROM told)"""
+    (SELECT count(*) FROM told), ARRAY({groups})"""

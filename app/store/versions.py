@@ -1,41 +1,38 @@
-"""Versions: what a definition was when a run used it. They never change once they are written.
+"""Versions: definitions as they are run, and those that can be published.
 
-Numbers count from 0 for each workflow. The workflow's row is locked while one is given out: in a
-statement of its own, so that the one that counts sees what was committed during the wait.
+What somebody saved has a number, counted from 0 for each workflow; see saved_versions.py. What was
+only run (the draft as it stood, or a definition that came with the run) has none. It never changes.
+
+Whoever gives out a number, or changes or publishes a version, holds the lock of the workflow's row:
+taken in a statement of its own, so that the next one sees what was committed during the wait.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from app.db import RawConnection
-from app.domain.models import Actor
+from app.domain.models import Actor, Page, Version
 from app.ids import new_id
-from app.store import events
+from app.store import rows
+from app.store.schema import versions
 
-_LOCK = """
+ARCHIVED = "archived"
+PUBLISHED = "published"
+SAVED = "saved"
+
+LOCK = """
 SELECT id FROM metronomes WHERE id = :metronome_id AND organization_id = :organization_id
 FOR NO KEY UPDATE;
 """
 
-_COLUMNS = """id, organization_id, metronome_id, version, status, definition, node_count,
-        edge_count, trigger_summary"""
-
-_NEXT = "(SELECT coalesce(max(version) + 1, 0) FROM versions WHERE metronome_id = :metronome_id)"
-
-_SAVED_EVENT = events.insert(
-    "saved",
-    "version.saved",
-    metronome_id="metronome_id",
-    version_id="id",
-    payload="json_build_object('version', version)",
-)
+VERSION = rows.columns(rows.VERSION_FIELDS, "v")
 
 # Where somebody else took the snapshot during the wait for the lock, theirs is the answer.
 _OF_DRAFT = text(f"""
-{_LOCK}
+{LOCK}
 WITH draft AS (
     SELECT * FROM metronomes WHERE id = :metronome_id AND organization_id = :organization_id
 ),
@@ -45,18 +42,12 @@ noted AS (
     RETURNING m.*
 ),
 inserted AS (
-    INSERT INTO versions ({_COLUMNS})
-    SELECT :version_id, organization_id, id, {_NEXT}, 'saved', definition,
+    INSERT INTO versions (id, organization_id, metronome_id, status, definition, node_count,
+        edge_count, trigger_summary)
+    SELECT :version_id, organization_id, id, '{SAVED}', definition,
         coalesce(json_array_length(definition->'nodes'), 0),
         coalesce(json_array_length(definition->'edges'), 0), trigger_summary
     FROM noted
-    RETURNING id, organization_id, metronome_id, version
-),
-saved AS (
-    SELECT inserted.*, noted.user_id FROM inserted, noted
-),
-audited AS (
-    {_SAVED_EVENT}
 )
 SELECT coalesce(draft_version_id, :version_id) FROM draft
 """)
@@ -65,16 +56,14 @@ SELECT coalesce(draft_version_id, :version_id) FROM draft
 def of_draft(connection: Connection, actor: Actor, metronome_id: str) -> str | None:
     """The id of the version that holds the workflow's draft, made now where there is none.
 
-    None where the workflow is unknown or another organization's.
+    It has no number. None where the workflow is unknown or another organization's.
     """
     values = {
         "metronome_id": metronome_id,
         "organization_id": actor.organization_id,
         "version_id": new_id("ver"),
     }
-    version: str | None = connection.execute(
-        _OF_DRAFT, values | events.parameters(actor)
-    ).scalar_one_or_none()
+    version: str | None = connection.execute(_OF_DRAFT, values).scalar_one_or_none()
     return version
 
 
@@ -88,30 +77,20 @@ class NewVersion:
 
 
 _CREATE = text(f"""
-{_LOCK}
-WITH owner AS (
-    SELECT user_id, trigger_summary FROM metronomes
-    WHERE id = :metronome_id AND organization_id = :organization_id
-),
-inserted AS (
-    INSERT INTO versions ({_COLUMNS})
-    SELECT :version_id, :organization_id, :metronome_id, {_NEXT}, 'saved',
-        CAST(:definition AS json), :node_count, :edge_count, trigger_summary
-    FROM owner
-    RETURNING id, organization_id, metronome_id, version
-),
-saved AS (
-    SELECT inserted.*, owner.user_id FROM inserted, owner
-),
-audited AS (
-    {_SAVED_EVENT}
-)
-SELECT id FROM saved
+INSERT INTO versions (id, organization_id, metronome_id, status, definition, node_count,
+    edge_count, trigger_summary)
+SELECT :version_id, organization_id, id, '{SAVED}', CAST(:definition AS json), :node_count,
+    :edge_count, trigger_summary
+FROM metronomes WHERE id = :metronome_id AND organization_id = :organization_id
+RETURNING id
 """)
 
 
 def create(connection: Connection, actor: Actor, metronome_id: str, new: NewVersion) -> str | None:
-    """Store a version that is not the draft's; its id, or None where there is no such workflow."""
+    """Store what came with a run; its id, or None where there is no such workflow.
+
+    It has no number.
+    """
     values = {
         "metronome_id": metronome_id,
         "organization_id": actor.organization_id,
@@ -120,18 +99,112 @@ def create(connection: Connection, actor: Actor, metronome_id: str, new: NewVers
         "node_count": new.node_count,
         "edge_count": new.edge_count,
     }
-    version: str | None = connection.execute(
-        _CREATE, values | events.parameters(actor)
-    ).scalar_one_or_none()
+    version: str | None = connection.execute(_CREATE, values).scalar_one_or_none()
     return version
 
 
-_DEFINITION = "SELECT definition FROM versions WHERE id = %s"
+def _size(of: str) -> str:
+    return f"coalesce(w.{of}_count, v.{of}_count)"
 
 
-def definition(connection: RawConnection, version_id: str) -> str | None:
-    """The definition of a version as JSON text, for the executor; None where it is unknown."""
+# What a version was at an earlier revision is its definition of then.
+_AS_IT_WAS = {
+    "definition": "coalesce(w.definition, v.definition)",
+    "revision": "coalesce(w.revision, v.revision)",
+    "node_count": _size("node"),
+    "edge_count": _size("edge"),
+}
+_GET = text(f"""
+SELECT {", ".join(_AS_IT_WAS.get(name, f"v.{name}") for name in rows.VERSION_FIELDS)}
+FROM versions v
+LEFT JOIN LATERAL (
+    SELECT w.*, coalesce(json_array_length(w.definition->'nodes'), 0) AS node_count,
+        coalesce(json_array_length(w.definition->'edges'), 0) AS edge_count
+    FROM version_revisions w WHERE w.version_id = v.id AND w.revision = :revision
+) w ON true
+WHERE v.id = :version_id AND v.metronome_id = :metronome_id
+  AND v.organization_id = :organization_id
+  AND (:revision IS NULL OR v.revision = :revision OR w.revision = :revision)
+""")
+
+
+def get(
+    connection: Connection,
+    organization_id: str,
+    metronome_id: str,
+    version_id: str,
+    *,
+    revision: int | None = None,
+) -> Version | None:
+    """The version, whatever its status, with its definition of now or as it was at a ``revision``.
+
+    None where it is unknown, of another workflow or of another organization, or where it had no
+    such revision.
+    """
+    row = connection.execute(
+        _GET,
+        {
+            "version_id": version_id,
+            "metronome_id": metronome_id,
+            "organization_id": organization_id,
+            "revision": revision,
+        },
+    ).one_or_none()
+    return None if row is None else rows.version(row)
+
+
+_COLUMNS = [versions.c[name] for name in rows.VERSION_FIELDS]
+
+
+def page(
+    connection: Connection,
+    organization_id: str,
+    metronome_id: str,
+    page: Page,
+    *,
+    statuses: tuple[str, ...] = (),
+) -> list[Version]:
+    """A page of the saved versions of a workflow, the highest number first.
+
+    Without ``statuses`` those that are not archived.
+    """
+    query = (
+        select(*_COLUMNS)
+        .where(versions.c.metronome_id == metronome_id)
+        .where(versions.c.organization_id == organization_id)
+        .where(versions.c.version.is_not(None))
+        .order_by(versions.c.version.desc())
+        .limit(page.limit)
+        .offset(page.offset)
+    )
+    if page.after is not None:
+        last = versions.alias("last")
+        number = select(last.c.version).where(
+            last.c.id == page.after, last.c.metronome_id == metronome_id
+        )
+        query = query.where(versions.c.version < number.scalar_subquery())
+    if statuses:
+        query = query.where(versions.c.status.in_(statuses))
+    else:
+        query = query.where(versions.c.status != ARCHIVED)
+    return [rows.version(row) for row in connection.execute(query)]
+
+
+# One statement, so one snapshot: a revision is in one of the two tables at any moment.
+_DEFINITION = """
+SELECT definition FROM versions WHERE id = %(version_id)s AND revision = %(revision)s
+UNION ALL
+SELECT definition FROM version_revisions
+WHERE version_id = %(version_id)s AND revision = %(revision)s
+"""
+
+
+def definition(connection: RawConnection, version_id: str, revision: int) -> str | None:
+    """What a version's definition was at a revision, as JSON text, for the executor.
+
+    None where there is no such version, or it had no such revision.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(_DEFINITION, (version_id,))
+        cursor.execute(_DEFINITION, {"version_id": version_id, "revision": revision})
         row = cursor.fetchone()
     return None if row is None else str(row[0])

@@ -43,6 +43,28 @@ def _access() -> None:
     op.alter_column("audit_events", "metronome_id", nullable=True)
     op.create_index("audit_events_by_action", "audit_events", ["organization_id", "action", "id"])
     op.create_index("audit_events_by_metronome", "audit_events", ["metronome_id", "id"])
+    op.create_index(
+        "audit_events_deployments",
+        "audit_events",
+        ["metronome_id", "id"],
+        postgresql_where=sa.text("action IN ('version.published', 'metronome.unpublished')"),
+    )
+    op.drop_index("audit_events_by_run", table_name="audit_events")
+    op.create_index(
+        "audit_events_by_run",
+        "audit_events",
+        ["run_id", "id"],
+        postgresql_where=sa.text("run_id IS NOT NULL"),
+    )
+    op.create_index(
+        "audit_events_by_actor", "audit_events", ["organization_id", "actor_user_id", "id"]
+    )
+    op.create_index(
+        "audit_events_by_version",
+        "audit_events",
+        ["version_id", "id"],
+        postgresql_where=sa.text("version_id IS NOT NULL"),
+    )
 
 
 def _workflows() -> None:
@@ -65,6 +87,8 @@ def _workflows() -> None:
         "versions",
         sa.Column("revision", sa.Integer(), server_default=sa.text("0"), nullable=False),
     )
+    # What a draft's runs use has no number from now on, and does not change as saved versions may.
+    op.execute("UPDATE metronomes SET draft_version_id = NULL")
     op.create_index(
         "versions_published",
         "versions",
@@ -109,17 +133,17 @@ def _runs() -> None:
     op.create_index(
         "runs_due", "runs", ["due_at"], postgresql_where=sa.text(f"{_CLAIMABLE} AND admitted")
     )
-    group = ["metronome_id", "concurrency_key", "id"]
+    group = ["metronome_id", "concurrency_key"]
     op.create_index(
         "runs_waiting",
         "runs",
-        group,
+        [*group, "queued_at", "id"],
         postgresql_where=sa.text("status = 'queued' AND NOT admitted"),
     )
     op.create_index(
         "runs_admitted",
         "runs",
-        group,
+        [*group, "id"],
         postgresql_where=sa.text(
             "concurrency_key IS NOT NULL AND admitted"
             " AND (completed_at IS NULL OR lease_token IS NOT NULL)"
@@ -252,7 +276,15 @@ def downgrade() -> None:
     op.drop_constraint("metronomes_on_limit", "metronomes", type_="check")
     for name in ("concurrency_key", "on_limit", "max_concurrent_runs", "revision"):
         op.drop_column("metronomes", name)
-    op.drop_index("audit_events_by_metronome", table_name="audit_events")
+    for index in ("by_version", "by_actor", "by_metronome", "by_run"):
+        op.drop_index(f"audit_events_{index}", table_name="audit_events")
+    op.create_index(
+        "audit_events_by_run",
+        "audit_events",
+        ["run_id"],
+        postgresql_where=sa.text("run_id IS NOT NULL"),
+    )
+    op.drop_index("audit_events_deployments", table_name="audit_events")
     op.drop_index("audit_events_by_action", table_name="audit_events")
     op.execute("DELETE FROM audit_events WHERE metronome_id IS NULL")
     op.alter_column("audit_events", "metronome_id", nullable=False)

@@ -1,11 +1,15 @@
+"""Lists: pages by offset and by cursor, filters, and what is no page."""
+
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from tests.api.conftest import Caller, data
+from app.db import Database
+from tests.api.conftest import Caller, data, refused
 
 
 def page(api: Caller, path: str) -> tuple[list[str], bool]:
@@ -112,3 +116,86 @@ def test_runs_are_found_by_what_they_have(api: Caller) -> None:
     assert found({"q": ""}) == [two, one]
     assert api.get(f"{metronome}/runs", query_string={"q": "\0"}).status_code == 422
     assert api.get(f"{metronome}/runs", query_string={"q": "x" * 201}).status_code == 422
+
+
+def test_a_cursor_is_not_moved_by_what_is_written_meanwhile(
+    api: Caller, three: tuple[str, list[str]]
+) -> None:
+    metronome, ids = three
+    path = f"{metronome}/runs?limit=1"
+    seen, cursor = [], ""
+    while True:
+        body = json.loads(api.get(f"{path}{cursor}").get_data())
+        seen += [one["id"] for one in body["data"]]
+        api.new_run(metronome)
+        assert body["has_more"] == (body["next_cursor"] is not None)
+        if not body["has_more"]:
+            break
+        cursor = f"&cursor={body['next_cursor']}"
+    assert seen == ids
+
+
+@pytest.mark.parametrize("path", ["metronomes", "{metronome}/runs", "approvals", "{run}/steps"])
+def test_a_cursor_that_was_never_given_is_none(api: Caller, path: str) -> None:
+    run = api.new_run()
+    listed = path.format(run=run, metronome=run.rpartition("/runs/")[0])
+    for bad in ("%00", "a%20b", "x" * 101, "%F0%9F%98%80"):
+        assert api.get(f"{listed}?cursor={bad}").status_code == 422
+    assert api.get(f"{listed}?cursor=0").status_code == 200
+
+
+def test_the_steps_of_a_run_have_cursors(api: Caller, db: Database) -> None:
+    run = api.new_run()
+    with db.connect() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, status, attempt,"
+            " completed_at) SELECT %s, n, 'm', 'n' || n, 'x', 'completed', 1, now()"
+            " FROM generate_series(1, 5) n",
+            (run.rpartition("/")[2],),
+        )
+    body = json.loads(api.get(f"{run}/steps?limit=2").get_data())
+    assert [one["nodeId"] for one in body["data"]] == ["n1", "n2"]
+    body = json.loads(api.get(f"{run}/steps?cursor={body['next_cursor']}").get_data())
+    assert [one["nodeId"] for one in body["data"]] == ["n3", "n4", "n5"]
+    assert (body["has_more"], body["next_cursor"]) == (False, None)
+
+
+def test_runs_are_listed_by_time(api: Caller, three: tuple[str, list[str]], db: Database) -> None:
+    metronome, ids = three
+    with db.connect() as connection:
+        connection.exec_driver_sql(
+            "UPDATE runs SET created_at = created_at - interval '2 hours' WHERE id = %s", (ids[2],)
+        )
+    middle = datetime.now(UTC) - timedelta(hours=1)
+    for name, found in (("createdAfter", ids[:2]), ("createdBefore", ids[2:])):
+        for moment in (middle, middle.astimezone(timezone(timedelta(hours=5, minutes=30)))):
+            answer = api.get(f"{metronome}/runs", query_string={name: moment.isoformat()})
+            assert [one["id"] for one in data(answer)] == found
+    exact = data(api.get(f"{metronome}/runs/{ids[0]}"))["createdAt"]
+    after = api.get(f"{metronome}/runs", query_string={"createdAfter": exact})
+    before = api.get(f"{metronome}/runs", query_string={"createdBefore": exact})
+    assert [one["id"] for one in data(after)] == ids[:1]
+    assert [one["id"] for one in data(before)] == ids[1:]
+
+
+@pytest.mark.parametrize(
+    "moment", ["", "yesterday", "2026-01-31", "2026-01-31T12:00:00", "9999-12-31T23:59:59Z", "0"]
+)
+def test_a_time_without_its_offset_is_no_moment(api: Caller, moment: str) -> None:
+    metronome = api.new_metronome()
+    for name in ("createdAfter", "createdBefore"):
+        answer = api.get(f"{metronome}/runs", query_string={name: moment})
+        assert name in refused(answer, 422, "invalid")["details"]
+
+
+def test_runs_of_several_statuses_come_newest_first(
+    api: Caller, three: tuple[str, list[str]]
+) -> None:
+    metronome, ids = three
+    api.post(f"{metronome}/runs/{ids[1]}/cancel")
+    query = "status=cancelled,queued,failed,queued"
+    assert page(api, f"{metronome}/runs?{query}") == (ids, False)
+    assert page(api, f"{metronome}/runs?{query}&limit=2") == (ids[:2], True)
+    assert page(api, f"{metronome}/runs?{query}&limit=2&offset=1") == (ids[1:], False)
+    assert page(api, f"{metronome}/runs?{query}&cursor={ids[0]}") == (ids[1:], False)
+    assert page(api, f"{metronome}/runs?{query}&q={ids[2]}") == (ids[2:], False)

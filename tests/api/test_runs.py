@@ -243,7 +243,7 @@ def test_a_run_that_has_ended_is_deleted_with_its_steps(
 def test_steps_come_in_order(api: Caller, db: Database) -> None:
     path = api.new_run()
     answer = json.loads(api.get(f"{path}/steps").get_data())
-    assert answer == {"object": "list", "data": [], "has_more": False}
+    assert answer == {"object": "list", "data": [], "has_more": False, "next_cursor": None}
     states.bring(db, path, "running")
     first, second = data(api.get(f"{path}/steps"))
     assert first["id"] < second["id"]

@@ -61,3 +61,14 @@ def test_mistakes_are_told_without_a_traceback(run: Any) -> None:
     assert away.exit_code == 1
     assert isinstance(away.exception, SystemExit)
     assert "database" in away.output
+
+
+def test_a_key_has_the_role_that_it_was_given(run: Any, db: Database) -> None:
+    created = run("create", "--name", "guard", "--user", "ada", "--role", "watchdog")
+    assert "watchdog" in created.stderr
+    assert authenticate(db, created.stdout.strip()).role == "watchdog"
+    assert json.loads(run("list", "--json").stdout)[0]["role"] == "watchdog"
+    assert "watchdog" in run("list").stdout
+    unknown = run("create", "--name", "guard", "--user", "ada", "--role", "owner")
+    assert unknown.exit_code == 2
+    assert "--role" in unknown.output

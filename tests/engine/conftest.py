@@ -17,7 +17,7 @@ from app import create_app
 from app.config import Settings
 from app.db import Database
 from app.domain import retry
-from app.domain.models import Actor, Run, Step, Transitioned
+from app.domain.models import Actor, Page, Run, Step, Transitioned
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.engine.executor import Executor, Options
 from app.nodes import REGISTRY
@@ -188,7 +188,7 @@ class Lab:
 
     def trace(self, run: Run) -> list[Step]:
         """Its steps as they are now."""
-        return runs.list_steps(self.db, ACTOR, run.metronome_id, run.id)
+        return runs.list_steps(self.db, ACTOR, run.metronome_id, run.id, Page(10_000))
 
     def statuses(self, run: Run) -> list[tuple[str, str]]:
         """Node id and status of each step, in order."""

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from app.domain.lifecycle import PAUSE, RESUME
-from app.domain.models import Run
+from app.domain.models import Page, Run
 from app.store import decisions
 from tests.engine.conftest import ACTOR, Lab, node
 from tests.engine.operators import (
@@ -38,7 +38,7 @@ def test_an_approval_waits_without_a_thread_and_tells_who_decided(lab: Lab) -> N
     assert asked.status == WAITING
     assert asked.output == {"title": "Ship it?", "message": "the ship"}
     with lab.db.connect() as connection:
-        (listed,) = decisions.page(connection, ACTOR.organization_id, limit=9, offset=0)
+        (listed,) = decisions.page(connection, ACTOR.organization_id, Page(9))
     assert (listed.run_id, listed.node_id) == (run.id, "approval")
 
     decided = decide(lab, run, approved=True)

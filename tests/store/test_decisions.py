@@ -23,7 +23,7 @@ from app.domain.lifecycle import (
     TERMINAL,
     WAITING_APPROVAL,
 )
-from app.domain.models import Decided, Decision
+from app.domain.models import Decided, Decision, Page
 from app.store import decisions
 from tests.store.world import ACTOR, APPROVED, ORGANIZATION, World
 
@@ -214,7 +214,7 @@ def test_what_waits_is_listed_with_the_oldest_run_first(world: World) -> None:
 
     def page(organization: str, limit: int, offset: int) -> list[tuple[str, int]]:
         with world.db.connect() as connection:
-            found = decisions.page(connection, organization, limit=limit, offset=offset)
+            found = decisions.page(connection, organization, Page(limit, offset))
         return [(one.run_id, one.seq) for one in found]
 
     assert page(ORGANIZATION, 9, 0) == [(first, 2), (second, 2), (second, 3)]
@@ -222,7 +222,7 @@ def test_what_waits_is_listed_with_the_oldest_run_first(world: World) -> None:
     assert len(page("org_b", 9, 0)) == 1
     assert page("org_c", 9, 0) == []
     with world.db.connect() as connection:
-        *_, last = decisions.page(connection, ORGANIZATION, limit=9, offset=0)
+        *_, last = decisions.page(connection, ORGANIZATION, Page(9))
     assert (last.title, last.message, last.run_status) == ("T", "M", WAITING_APPROVAL)
     assert last.deadline is not None
     assert last.deadline - last.requested_at > timedelta(minutes=59)
@@ -231,7 +231,7 @@ def test_what_waits_is_listed_with_the_oldest_run_first(world: World) -> None:
 def test_whatever_a_run_is_about_its_approval_is_listed(world: World) -> None:
     runs = [(waiting(world, status), status) for status in RUN_STATUSES if status not in TERMINAL]
     with world.db.connect() as connection:
-        found = decisions.page(connection, ORGANIZATION, limit=9, offset=0)
+        found = decisions.page(connection, ORGANIZATION, Page(9))
     assert [(one.run_id, one.run_status) for one in found] == runs
 
 
@@ -245,6 +245,7 @@ def test_approvals_are_found_without_a_look_at_other_runs_and_steps(world: World
     )
     world.execute("ANALYZE steps; ANALYZE runs")
     values = {"organization_id": ORGANIZATION, "limit": 20, "offset": 0}
+    values |= {"after_run": "", "after_seq": 0}
     with world.db.connect() as connection:
         rows = connection.execute(text(f"EXPLAIN {decisions.PAGE}"), values)
         plan = "\n".join(row[0] for row in rows)

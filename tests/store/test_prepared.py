@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError
 
+from app.db import Database
 from app.domain.lifecycle import CANCEL, CANCELLED, QUEUED, WAITING_APPROVAL
 from app.domain.models import Decision
 from app.store import decisions, retries, runs, transitions
 from app.store.prepared import Message
+from tests import servers
 from tests.store.world import ACTOR, METRONOME, World
 
 
@@ -92,9 +95,18 @@ LOOKED_UP = {
 }
 
 
+@pytest.fixture
+def empty(server_url: str, worker_id: str) -> Iterator[Database]:
+    """A database that is as new: what other tests leave in the statistics changes plans."""
+    with servers.database(server_url, f"new_{worker_id}", template=servers.TEMPLATE) as url:
+        made = Database(url)
+        yield made
+        made.close()
+
+
 @pytest.mark.parametrize("name", MESSAGES)
 def test_a_plan_that_was_made_for_empty_tables_reads_no_table_from_end_to_end(
-    world: World, name: str
+    empty: Database, name: str
 ) -> None:
     values = dict.fromkeys(
         ("organization_id", "metronome_id", "run_id", "event_id", "actor_user_id", "actor_key_id"),
@@ -102,7 +114,7 @@ def test_a_plan_that_was_made_for_empty_tables_reads_no_table_from_end_to_end(
     )
     decision = {"decision": "approved", "comment": None, "seq": None, "node_id": None}
     values |= {"confirm": True, "lost": "l", "stopped": "s", "afresh": True, **decision}  # type: ignore[dict-item]
-    with world.db.connect() as connection:
+    with empty.connect() as connection:
         MESSAGES[name].row(connection, values)
         found = connection.exec_driver_sql(
             "SELECT name, parameter_types FROM pg_prepared_statements ORDER BY name"

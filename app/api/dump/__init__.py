@@ -6,7 +6,24 @@ A test holds these against the schemas that the documentation is made from.
 from __future__ import annotations
 
 from app.api.dump.answers import answer
+from app.api.dump.audit import audit_event, compact_audit_event
 from app.api.dump.metronomes import metronome
 from app.api.dump.runs import WAITS, approval, compact_run, run, run_view, step
+from app.api.dump.timeline import result, timeline
+from app.api.dump.trigger_events import trigger_event
 
-__all__ = ["WAITS", "answer", "approval", "compact_run", "metronome", "run", "run_view", "step"]
+__all__ = [
+    "WAITS",
+    "answer",
+    "approval",
+    "audit_event",
+    "compact_audit_event",
+    "compact_run",
+    "metronome",
+    "result",
+    "run",
+    "run_view",
+    "step",
+    "timeline",
+    "trigger_event",
+]

@@ -42,6 +42,8 @@ def compact_run(run: Run) -> dict[str, Any]:
         "timeoutMs": run.timeout_ms,
         "attachedProjectId": run.attached_project_id,
         "attachedTicketId": run.attached_ticket_id,
+        "concurrencyKey": run.concurrency_key,
+        "admitted": run.admitted,
         "parentRunId": run.parent_run_id,
         "parentStepId": _parent_step(run),
         "rootRunId": run.root_run_id,

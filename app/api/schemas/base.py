@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import marshmallow as ma
@@ -138,12 +139,43 @@ class Statuses(fields.List[str]):
         return tuple(super()._deserialize(wanted, attr, data, **kwargs))
 
 
+class Moment(fields.Field[datetime]):
+    """A time in a request: ISO 8601 with an offset from UTC, or ``Z``."""
+
+    def __init__(self, told: str, **options: Any) -> None:
+        metadata = {"type": "string", "format": "date-time", "description": told}
+        super().__init__(metadata=metadata, **options)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> datetime:
+        try:
+            found = datetime.fromisoformat(value if isinstance(value, str) else "")
+            if found.utcoffset() is None or not 1 < found.year < 9999:
+                raise ValueError
+        except ValueError:
+            raise ma.ValidationError(
+                "must be a time in ISO 8601 with its offset, such as 2026-01-31T12:00:00Z"
+            ) from None
+        return found
+
+
+CREATED_AFTER = "Only what was created at this time or later."
+CREATED_BEFORE = "Only what was created before this time."
+
+
 class PageQuery(Query):
     """Which part of a list is wanted."""
 
     # 0 is what the SDK sends when it is asked for nothing.
     limit = QueryNumber(0, paging.MAX_LIMIT, paging.DEFAULT_LIMIT, "How many, at the most.")
     offset = QueryNumber(0, paging.MAX_OFFSET, 0, "How many to pass over.")
+    cursor = Text(
+        1,
+        100,
+        pattern="[A-Za-z0-9_-]+",
+        metadata={"description": "The `next_cursor` of the page before: what comes behind it."},
+    )
 
 
 def moment(told: str, *, nullable: bool = True) -> fields.String:
@@ -158,6 +190,14 @@ class ListAnswer(Named):
 
     object = fields.Constant("list", required=True, metadata={"type": "string"})
     has_more = fields.Boolean(required=True, data_key="has_more")
+    next_cursor = fields.String(
+        required=True,
+        allow_none=True,
+        data_key="next_cursor",
+        metadata={
+            "description": "What to send as `cursor` for the next page; null behind the last."
+        },
+    )
 
 
 class DeletedAnswer(Named):

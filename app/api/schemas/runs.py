@@ -10,11 +10,14 @@ from marshmallow import fields, validate
 from app.api import paging
 from app.api.dump import WAITS
 from app.api.schemas.base import (
+    CREATED_AFTER,
+    CREATED_BEFORE,
     Choice,
     Flag,
     Input,
     JsonObject,
     ListAnswer,
+    Moment,
     Named,
     PageQuery,
     Query,
@@ -108,12 +111,14 @@ class RunsQuery(PageQuery):
         200,
         metadata={
             "description": "A text that occurs in the id, error, idempotencyKey, triggerType or"
-            " the attached ids."
+            " the attached ids of one of the newest 10,000 runs; or a whole id or idempotencyKey."
         },
     )
     parent_run_id = Text(1, 100, metadata={"description": "The run that started it."})
     project_id = Text(1, 255, metadata={"description": "Its attachedProjectId."})
     ticket_id = Text(1, 255, metadata={"description": "Its attachedTicketId."})
+    created_after = Moment(CREATED_AFTER)
+    created_before = Moment(CREATED_BEFORE)
 
 
 class ChildrenQuery(PageQuery):
@@ -127,6 +132,12 @@ class StepsQuery(Query):
 
     limit = QueryNumber(1, MAX_STEPS, MAX_STEPS, "How many, at the most.")
     offset = QueryNumber(0, paging.MAX_OFFSET, 0, "How many to pass over.")
+    cursor = Text(
+        1,
+        9,
+        pattern="[0-9]+",
+        metadata={"description": "The `next_cursor` of the page before: what comes behind it."},
+    )
 
 
 class RunQuery(Query):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.store.schema.access import api_keys, audit_events, executors
+from app.store.schema.access import DEPLOYMENTS, api_keys, audit_events, executors
 from app.store.schema.base import metadata
 from app.store.schema.runs import outbox, runs, steps
 from app.store.schema.triggers import (
@@ -23,6 +23,7 @@ from app.store.schema.workflows import (
 )
 
 __all__ = [
+    "DEPLOYMENTS",
     "EVENT_STATUSES",
     "METRONOME_STATUSES",
     "ON_LIMIT",

@@ -17,6 +17,9 @@ from sqlalchemy import (
 from app.domain.roles import ROLES
 from app.store.schema.base import metadata, one_of, time_column
 
+# The actions that make up a workflow's history of publications.
+DEPLOYMENTS = ("version.published", "metronome.unpublished")
+
 api_keys = Table(
     "api_keys",
     metadata,
@@ -50,7 +53,21 @@ audit_events = Table(
     Index("audit_events_by_organization", "organization_id", "id"),
     Index("audit_events_by_action", "organization_id", "action", "id"),
     Index("audit_events_by_metronome", "metronome_id", "id"),
-    Index("audit_events_by_run", "run_id", postgresql_where=text("run_id IS NOT NULL")),
+    Index(
+        "audit_events_by_version",
+        "version_id",
+        "id",
+        postgresql_where=text("version_id IS NOT NULL"),
+    ),
+    Index("audit_events_by_actor", "organization_id", "actor_user_id", "id"),
+    # a workflow's publications, among the events of all its runs
+    Index(
+        "audit_events_deployments",
+        "metronome_id",
+        "id",
+        postgresql_where=text(f"action IN ({', '.join(map(repr, DEPLOYMENTS))})"),
+    ),
+    Index("audit_events_by_run", "run_id", "id", postgresql_where=text("run_id IS NOT NULL")),
 )
 
 executors = Table(

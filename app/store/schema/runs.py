@@ -125,6 +125,7 @@ runs = Table(
         "runs_waiting",
         "metronome_id",
         "concurrency_key",
+        "queued_at",
         "id",
         postgresql_where=text(f"status = '{lifecycle.QUEUED}' AND NOT admitted"),
     ),

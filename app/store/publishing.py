@@ -1,0 +1,167 @@
+"""Which version of a workflow is published, and the history of that.
+
+Each function here is a part of a transaction that began with ``lock``: whoever publishes reads,
+checks and writes while nobody else changes the workflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, Row, text
+
+from app.domain.lifecycle import sql_list
+from app.domain.models import Actor, Metronome, Page, Version
+from app.store import events, metronomes
+from app.store.schema import DEPLOYMENTS
+from app.store.versions import LOCK, PUBLISHED, SAVED
+
+ACTIVE = "active"
+DRAFT = "draft"
+
+_LOCK = text(LOCK)
+
+
+def lock(connection: Connection, organization_id: str, metronome_id: str) -> Metronome | None:
+    """The workflow, whose row is locked from now on; None where there is none."""
+    values = {"metronome_id": metronome_id, "organization_id": organization_id}
+    if connection.execute(_LOCK, values).one_or_none() is None:
+        return None
+    return metronomes.get(connection, organization_id, metronome_id)
+
+
+_BEFORE = """json_build_object('status', old_status, 'versionId', old_version_id,
+            'version', old_version)"""
+
+# Two statements: of a workflow's versions one at the most is published, at any moment.
+_PUBLISH = text(f"""
+UPDATE versions SET status = '{SAVED}', updated_at = clock_timestamp()
+WHERE metronome_id = :metronome_id AND status = '{PUBLISHED}' AND id <> :version_id;
+
+WITH before AS (
+    SELECT m.status AS old_status, m.published_version_id AS old_version_id,
+        (SELECT v.version FROM versions v WHERE v.id = m.published_version_id) AS old_version
+    FROM metronomes m WHERE m.id = :metronome_id
+),
+promoted AS (
+    UPDATE versions SET status = '{PUBLISHED}', published_at = clock_timestamp(),
+        updated_at = clock_timestamp()
+    WHERE id = :version_id AND metronome_id = :metronome_id
+    RETURNING id, version, description
+),
+changed AS (
+    UPDATE metronomes m SET status = '{ACTIVE}', published_version_id = p.id,
+        revision = m.revision + 1, updated_at = clock_timestamp()
+    FROM promoted p WHERE m.id = :metronome_id
+    RETURNING m.id, m.organization_id, m.user_id
+),
+published AS (
+    SELECT c.id AS metronome_id, c.organization_id, c.user_id, p.id AS version_id, p.version,
+        p.description, b.*
+    FROM changed c, promoted p, before b
+)
+{
+    events.insert(
+        "published",
+        "version.published",
+        metronome_id="metronome_id",
+        version_id="version_id",
+        payload=f"""json_build_object('version', version, 'description', description,
+        'before', {_BEFORE},
+        'after', json_build_object('status', '{ACTIVE}', 'versionId', version_id,
+            'version', version))""",
+    )
+}
+""")
+
+
+def publish(connection: Connection, actor: Actor, version: Version) -> None:
+    """Make ``version`` the published one of its workflow, which becomes active."""
+    values = {"metronome_id": version.metronome_id, "version_id": version.id}
+    connection.execute(_PUBLISH, values | events.parameters(actor))
+
+
+_UNPUBLISH = text(f"""
+WITH before AS (
+    SELECT m.id, m.organization_id, m.user_id, m.status AS old_status,
+        m.published_version_id AS old_version_id,
+        (SELECT v.version FROM versions v WHERE v.id = m.published_version_id) AS old_version
+    FROM metronomes m WHERE m.id = :metronome_id
+),
+demoted AS (
+    UPDATE versions SET status = '{SAVED}', updated_at = clock_timestamp()
+    WHERE metronome_id = :metronome_id AND status = '{PUBLISHED}'
+),
+changed AS (
+    UPDATE metronomes m SET status = '{DRAFT}', published_version_id = NULL,
+        revision = m.revision + 1, updated_at = clock_timestamp()
+    FROM before b WHERE m.id = b.id
+)
+{
+    events.insert(
+        "before",
+        "metronome.unpublished",
+        metronome_id="id",
+        version_id="old_version_id",
+        payload=f"""json_build_object('version', old_version,
+        'description', CAST(:description AS text),
+        'before', {_BEFORE},
+        'after', json_build_object('status', '{DRAFT}', 'versionId', NULL, 'version', NULL))""",
+    )
+}
+""")
+
+
+def unpublish(
+    connection: Connection, actor: Actor, metronome_id: str, description: str | None
+) -> None:
+    """Take back what is published; the workflow becomes a draft. ``description`` says why."""
+    values = {"metronome_id": metronome_id, "description": description}
+    connection.execute(_UNPUBLISH, values | events.parameters(actor))
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One publication, or the end of one; ``id`` is that of the audit event."""
+
+    id: str
+    metronome_id: str
+    version_id: str
+    version: int
+    action: str  # published or unpublished
+    description: str | None
+    actor_user_id: str
+    created_at: datetime
+
+
+# An unpublish of what was not published is in the audit, but no deployment.
+_DEPLOYMENTS = text(f"""
+SELECT e.id, e.metronome_id, e.version_id, CAST(e.payload->>'version' AS int),
+    CASE e.action WHEN 'version.published' THEN 'published' ELSE 'unpublished' END,
+    e.payload->>'description', e.actor_user_id, e.created_at
+FROM audit_events e
+WHERE e.metronome_id = :metronome_id AND e.organization_id = :organization_id
+  AND e.action IN ({sql_list(DEPLOYMENTS)}) AND e.version_id IS NOT NULL
+  AND (:after IS NULL OR e.id < :after)
+ORDER BY e.id DESC LIMIT :limit OFFSET :offset
+""")
+
+
+def deployments(
+    connection: Connection, organization_id: str, metronome_id: str, page: Page
+) -> list[Deployment]:
+    """What was published and unpublished of a workflow, newest first."""
+    values = {
+        "metronome_id": metronome_id,
+        "organization_id": organization_id,
+        "limit": page.limit,
+        "offset": page.offset,
+        "after": page.after,
+    }
+    return [_deployment(row) for row in connection.execute(_DEPLOYMENTS, values)]
+
+
+def _deployment(row: Row[tuple[object, ...]] | Sequence[object]) -> Deployment:
+    return Deployment(*row)  # type: ignore[arg-type]
