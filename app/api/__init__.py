@@ -12,11 +12,19 @@ from app.api import auth, context, docs, errors, requests
 from app.api.approvals import approvals
 from app.api.audit import audit
 from app.api.callbacks import callbacks
+from app.api.github import github
 from app.api.health import health
 from app.api.metronomes import metronomes
+from app.api.owners import owners
+from app.api.publishing import publishing
 from app.api.runs import runs
+from app.api.test_runs import test_runs
 from app.api.timeline import timeline
 from app.api.transitions import transitions
+from app.api.trigger_events import trigger_events
+from app.api.triggers import triggers
+from app.api.validation import validation
+from app.api.versions import versions
 from app.config import Settings, SettingsError
 
 
@@ -33,6 +41,23 @@ def build(settings: Settings) -> Flask:
     auth.install(app)
     errors.install(app)
     api = docs.install(app)
-    for blueprint in (audit, runs, timeline, transitions, approvals, callbacks, metronomes, health):
+    for blueprint in (
+        audit,
+        runs,
+        test_runs,
+        timeline,
+        transitions,
+        approvals,
+        callbacks,
+        metronomes,
+        validation,
+        versions,
+        publishing,
+        owners,
+        triggers,
+        trigger_events,
+        github,
+        health,
+    ):
         api.register_blueprint(blueprint)
     return app

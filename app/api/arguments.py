@@ -28,11 +28,7 @@ class Arguments(FlaskParser):
         It is parsed by the standard library: orjson would turn big integers into floats, and stop
         at a NaN before we can name the field that holds it.
         """
-        raw = req.get_data()
-        # Of a chunked body, werkzeug reads as much as is allowed and says nothing of the rest.
-        limit = req.max_content_length
-        if req.content_length is None and limit is not None and len(raw) >= limit:
-            raise RequestEntityTooLarge
+        raw = whole_body(req)
         if not raw.strip():
             return missing
         if not (getattr(schema, "any_media_type", False) or _is_json(req)):
@@ -59,6 +55,16 @@ class Arguments(FlaskParser):
         if len(told) > _SHOWN:
             told = [*told[:_SHOWN], f"and {len(told) - _SHOWN} more"]
         raise Invalid("; ".join(told), details=details)
+
+
+def whole_body(req: flask.Request) -> bytes:
+    """The body as it came. Raises RequestEntityTooLarge."""
+    raw = req.get_data()
+    # Of a chunked body, werkzeug reads as much as is allowed and says nothing of the rest.
+    limit = req.max_content_length
+    if req.content_length is None and limit is not None and len(raw) >= limit:
+        raise RequestEntityTooLarge
+    return raw
 
 
 def parse(raw: bytes) -> Any:

@@ -1,6 +1,6 @@
 """Who asks: every request below /v1 needs a bearer key, before anything else is looked at.
 
-But for callbacks, which have a token of their own.
+But for callbacks, which have a token of their own, and webhooks, which are signed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from app.api.context import db
 from app.domain.errors import Forbidden, Unauthorized
 from app.domain.models import Actor
 from app.domain.roles import PERMISSIONS, TOLD
-from app.services import keys, metronomes, runs
+from app.services import keys, metronomes, runs, versions
 
 ORGANIZATION_HEADER = "X-Computer-Agents-Organization"
 
 # All ids that were ever given out look so; others can't be looked up (NUL) or need not.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
-_OWN_TOKENS = frozenset({"callbacks"})  # blueprints that admit their callers themselves
+_OWN_TOKENS = frozenset({"callbacks", "github"})  # blueprints that admit their callers themselves
 
 
 def install(app: Flask) -> None:
@@ -79,4 +79,6 @@ def _check_ids() -> None:
     """An id that can't exist is answered as one that doesn't."""
     args = request.view_args or {}
     if not all(is_id(str(value)) for value in args.values()):
+        if "version_id" in args:
+            raise versions.not_found()
         raise runs.not_found() if "run_id" in args else metronomes.not_found()

@@ -15,7 +15,12 @@ from app.domain.roles import Permission
 
 View = TypeVar("View", bound=Callable[..., Response])
 
-_PARAMETERS = {"metronomeId": "metronome_id", "runId": "run_id", "stepId": "step_id"}
+_PARAMETERS = {
+    "metronomeId": "metronome_id",
+    "runId": "run_id",
+    "stepId": "step_id",
+    "versionId": "version_id",
+}
 _ALWAYS = (401, 500, 503)
 _API_KEY = "apiKey"
 
@@ -70,7 +75,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
 
         The view gets the loaded ``body`` or ``query`` first, then the path's parameters by name.
         ``answer`` only documents: views answer through ``dump``. ``told`` describes the answer.
-        ``needs`` is what the role of the caller's key must allow: to read, where nothing is said.
+        ``needs`` is what the role of the caller's key must allow; GET needs to read, and all else
+        has to say it.
         ``takes`` documents the request headers that the view reads, as OpenAPI parameters.
         ``refuses`` lists the errors beyond those that follow from the rest; ``also`` describes
         other successes, with the same body, and ``bare`` those without one; ``example`` is of the
@@ -80,8 +86,9 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         needs_key = not self._public and self._security == _API_KEY
         if needs_key:
             codes.add(403)
-            if needs is None:
-                needs = Permission.READ if method == "GET" else Permission.ADMIN
+            if needs is None and method != "GET":
+                raise TypeError(f"{method} {path} does not say what it needs")
+            needs = needs or Permission.READ
         if body is not None:
             codes |= {400, 413, 422}
             if not getattr(body, "any_media_type", False):

@@ -11,7 +11,7 @@ from flask import Flask, Response, redirect
 from flask_swagger_ui import get_swaggerui_blueprint  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException
 
-from app.api import dump, errors
+from app.api import dump, errors, links
 from app.api.schemas.errors import ErrorSchema
 
 DOCS = "/docs"
@@ -23,14 +23,15 @@ starts.
 
 Every request below `/v1` carries an API key: `Authorization: Bearer KEY`, and sees what
 belongs to the key's organization. (`X-Computer-Agents-Organization` may name it; another one is
-refused.) Bodies are JSON objects; a field that is not known is refused. Times are ISO 8601 in UTC.
+refused.) What it may do follows from its role: `x-permission` of an operation is what a role must
+allow. Bodies are JSON objects; a field that is not known is refused. Times are ISO 8601 in UTC.
 Every error has the same shape: `error`, `message` (for people), `code` (for programs),
 `details`."""
 
 _REFUSALS = {
     400: "The body is not JSON, or not an object.",
     401: "There is no valid API key.",
-    403: "The API key belongs to another organization than the one named.",
+    403: "The key's role does not allow it, or the key is of another organization than named.",
     404: "There is no such thing in your organization.",
     409: "The thing is in a state in which this makes no sense.",
     412: "It has changed: its ETag is none of those in If-Match.",
@@ -52,6 +53,10 @@ class Api(flask_smorest.Api):  # type: ignore[misc]
     def handle_http_exception(self, error: HTTPException) -> Response:
         """Answer an exception of Flask's (a hook of flask-smorest)."""
         return errors.http_refused(error)
+
+    def _openapi_json(self) -> Response:
+        """The document, with links (a hook of flask-smorest)."""
+        return dump.answer(links.add(self.spec.to_dict()))
 
     def _register_responses(self) -> None:
         """Describe the refusals once, by the names that operations use for them."""
@@ -106,6 +111,16 @@ def install(app: Flask) -> Api:
     api.spec.components.security_scheme(
         "callbackToken",
         {"type": "http", "scheme": "bearer", "description": "Comes with the work of a step."},
+    )
+    api.spec.components.security_scheme(
+        "webhookSignature",
+        {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-Hub-Signature-256",
+            "description": "`sha256=` and the HMAC-SHA-256 of the body, with the webhook's secret."
+            " `metronome webhooks create` makes one.",
+        },
     )
     app.register_blueprint(
         get_swaggerui_blueprint(DOCS, OPENAPI, config={"app_name": "Metronome API"})

@@ -19,7 +19,7 @@ IF_MATCH: Final[Mapping[str, Any]] = {
     "name": "If-Match",
     "in": "header",
     "required": False,
-    "description": "Change it only while its ETag is one of these, such as `\"3\"`; else 412.",
+    "description": 'Change it only while its ETag is one of these, such as `"3"`; else 412.',
     "schema": {"type": "string"},
 }
 IF_NONE_MATCH: Final[Mapping[str, Any]] = {

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Response
 
-from app.api import dump
+from app.api import dump, idempotency
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db, tell_due
 from app.api.paging import listed, page
@@ -24,6 +25,7 @@ from app.api.schemas.runs import (
 )
 from app.domain.roles import Permission
 from app.services import runs as service
+from app.services import starts
 from app.store.run_list import RunFilter
 
 runs = Blueprint(
@@ -31,13 +33,6 @@ runs = Blueprint(
     prefix="/v1/metronomes/<metronomeId>/runs",
     description="Runs of workflows, and their traces.",
 )
-
-_REPLAY = {
-    "Idempotent-Replay": {
-        "description": "`true` where the idempotencyKey was used before: the run is that of then.",
-        "schema": {"type": "string", "enum": ["true"]},
-    }
-}
 
 
 @runs.operation("GET", "", RunList, query=RunsQuery)
@@ -66,19 +61,23 @@ def list_runs(query: dict[str, Any], metronome_id: str) -> Response:
     also={200: "The idempotencyKey was used before: the run of then."},
     body=RunBody,
     refuses=[409],
-    headers=_REPLAY,
+    takes=[idempotency.IDEMPOTENCY_KEY],
+    headers=idempotency.HEADERS,
     example={"input": {"name": "Ada"}},
 )
-def create_run(body: service.RunRequest, metronome_id: str) -> Response:
+def create_run(body: starts.RunRequest, metronome_id: str) -> Response:
     """Run a workflow.
 
-    The run is of an immutable version: the one named, or the draft as it is now. It is queued,
-    and an executor takes it as soon as it can. 409 where the workflow is archived, or where it has
-    no node that could run.
+    The run is of the version named, else of the published one, else of the draft as it is now. It
+    keeps to that definition, whatever is changed later. It is queued, and an executor takes it as
+    soon as it can; where the workflow limits its runs (`concurrency`), it may have to wait for a
+    place first: `admitted` tells. 409 where the workflow is archived (`metronome_archived`), has
+    no node that could run (`nothing_to_run`), or is at its limit and rejects what is beyond it
+    (`concurrency_limit`, with `runIds`: those at work).
     """
-    run, new = service.create(db(), actor(), metronome_id, body, tell=tell_due)
-    replay = None if new else {"Idempotent-Replay": "true"}
-    return dump.answer({"data": dump.run(run)}, 201 if new else 200, replay)
+    wanted = replace(body, idempotency_key=idempotency.key(body.idempotency_key))
+    run, new = starts.create(db(), actor(), metronome_id, wanted, tell=tell_due)
+    return dump.answer({"data": dump.run(run)}, 201 if new else 200, idempotency.headers(new))
 
 
 @runs.operation("GET", "/<runId>", RunAnswer, query=RunQuery)

@@ -48,7 +48,8 @@ class StandIn:
     """How the node that stands in for ``node`` ends; ``given`` where the fixture has its output.
 
     ``assumed`` holds the branches among which one was taken at a guess; ``error`` is None where it
-    ends well. ``inside`` is the loop of the test that it is inside of.
+    ends well. ``inside`` is the loop of the test that it is inside of. ``of_input`` says that its
+    output is the run's input, which is not repeated in the definition.
     """
 
     node: Node
@@ -60,10 +61,11 @@ class StandIn:
     assumed: tuple[str, ...] = ()
     inside: str | None = None
     output_key: str | None = None
+    of_input: bool = False
 
     def raw(self, original: Mapping[str, Any]) -> dict[str, Any]:
         """The node of the derived definition; ``original`` is that of the definition."""
-        config: dict[str, Any] = {"output": self.output}
+        config: dict[str, Any] = {"ofInput": True} if self.of_input else {"output": self.output}
         for name, value in (
             ("branch", self.branch if self.error is None else None),
             ("error", self.error),
@@ -98,11 +100,12 @@ def stand_in(
     id, given = node.id, node.id in fixture.steps
     if (given and fixture.steps[id] is None) or (idle and not given):
         return StandIn(node, {}, skipped=True, given=given, inside=inside)
-    branch, assumed = _branch(node, [_named(node, handle) for handle in handles], fixture)
+    branch, assumed = _branch(node, [handle_of(node, handle) for handle in handles], fixture)
     error = fixture.errors.get(id, UNTOLD) if branch == ERROR_HANDLE else None
     output = _as_object(fixture.steps[id]) if given else _least(node, branch, fixture)
     key = node.output_key
-    return StandIn(node, output, branch, error, False, given, assumed, inside, key)
+    of_input = node.kind == "trigger" and not given
+    return StandIn(node, output, branch, error, False, given, assumed, inside, key, of_input)
 
 
 def around(loop: Node, fixture: Fixture) -> StandIn:
@@ -119,10 +122,6 @@ def handle_of(node: Node, handle: str | None) -> str | None:
 
     An approval's edge without a handle is that of ``approved``; nobody knows that of a stand-in.
     """
-    return _named(node, handle)
-
-
-def _named(node: Node, handle: str | None) -> str | None:
     return APPROVED if handle is None and node.kind == "approval" else handle
 
 

@@ -114,9 +114,7 @@ FILTERS: Final[Mapping[str, tuple[Filter, ...]]] = {
     ),
     "github": (
         Filter("githubEventType", "equals", ("githubEvent",)),
-        Filter(
-            "githubRepositoryContains", "contains", ("repository.full_name", "repository.name")
-        ),
+        Filter("githubRepositoryContains", "contains", ("repository.full_name", "repository.name")),
         Filter("githubBranchContains", "contains", _GITHUB_BRANCHES),
         Filter("githubActorContains", "contains", ("sender.login", "pusher.name")),
         Filter("githubActionContains", "contains", ("action",)),

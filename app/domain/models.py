@@ -54,6 +54,15 @@ class Metronome:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnerCandidate:
+    """A user who could own a workflow."""
+
+    user_id: str
+    role: str  # of the user's keys, the one that may do most
+    is_owner: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A definition that can be run, and published."""
 
@@ -71,6 +80,20 @@ class Version:
     created_at: datetime
     updated_at: datetime
     published_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One publication, or the end of one; ``id`` is that of the audit event."""
+
+    id: str
+    metronome_id: str
+    version_id: str
+    version: int
+    action: str  # published or unpublished
+    description: str | None
+    actor_user_id: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

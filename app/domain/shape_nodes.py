@@ -13,14 +13,13 @@ MAX_TIMEOUT_MS = 30 * 24 * 3600 * 1000
 MAX_ATTEMPTS = 100
 MAX_BACKOFF_SECONDS = 86_400
 
-_OUTPUT_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_RESERVED = frozenset(
-    (
-        *("trigger", "steps", "run", "inbound", "loop"),
-        *("true", "false", "none", "null", "True", "False", "None"),
-        *("and", "or", "not", "in", "is", "if", "else"),
-    )
+_RESERVED = (
+    *("trigger", "steps", "run", "inbound", "loop"),
+    *("true", "false", "none", "null", "True", "False", "None"),
+    *("and", "or", "not", "in", "is", "if", "else"),
 )
+OUTPUT_KEY = rf"^(?!({'|'.join(_RESERVED)})$)[A-Za-z_][A-Za-z0-9_]{{0,63}}$"
+_OUTPUT_KEY = re.compile(OUTPUT_KEY.replace("$", r"\Z"))  # Python's $ passes an end of line
 _NODE_TYPES = (
     ("position", dict, "an object"),
     ("style", dict, "an object"),
@@ -133,7 +132,7 @@ class NodeCheck:
     def _output_key(self, value: Any, field: str, node_id: str | None) -> None:
         if value is None or value == "":
             return
-        if not isinstance(value, str) or not _OUTPUT_KEY.fullmatch(value) or value in _RESERVED:
+        if not isinstance(value, str) or not _OUTPUT_KEY.match(value):
             message = (
                 "outputKey must be a name of letters, digits and _, at most 64, and none of "
                 "trigger, steps, run, inbound, loop or a word of the expression language."

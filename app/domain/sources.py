@@ -35,7 +35,7 @@ def expressions(schema: Schema, value: Any, field: str) -> Iterator[Source]:
     ``schema`` is one of ours: bindings are where it refers to ``#/$defs/bindings``, or names a
     format (see nodes/fields.py); ``x-scope: body`` marks a loop's expressions about its inside.
     """
-    if "$ref" in schema:
+    if any("$ref" in one for one in (schema, *schema.get("anyOf", ()))):
         yield from _bindings(value, field)
     elif isinstance(value, str):
         inside = schema.get("x-scope") == "body"

@@ -214,7 +214,7 @@ class Course:
             touches.append(claimed.parent_run_id)
         if claimed.root_run_id and pending.spawns and claimed.root_run_id not in touches:
             touches.append(claimed.root_run_id)
-        return self._writer.write(
+        verdict = self._writer.write(
             Boundary(
                 run_id=claimed.id,
                 metronome_id=claimed.metronome_id,
@@ -227,6 +227,9 @@ class Course:
                 touches=touches,
             )
         )
+        if pending.spawns:
+            self._nested.began(pending.spawns)
+        return verdict
 
 
 def give_up(writer: Writer, hold: Hold, error: str) -> None:

@@ -3,6 +3,8 @@
     main thread     claim what is due, as many as there are idle workers; wait for more
     workers         take one run each from boundary to boundary (interpreter.py)
     monitor         renew leases, read statuses, deadlines, sweep (monitor.py)
+    scheduler       start the runs of schedules (scheduler.py)
+    places          give runs that wait for a place in their group one that is free (places.py)
     listener        notifications, which make all of it happen sooner (listener.py)
 
 Any number of these processes may run on any number of hosts; they meet in the database only.
@@ -35,9 +37,12 @@ from app.engine.link import Disconnected, Link
 from app.engine.listener import Listener
 from app.engine.monitor import Monitor
 from app.engine.nested import Nested
+from app.engine.places import Places
+from app.engine.scheduler import Scheduler
 from app.engine.writer import GaveUp, Writer
 from app.nodes import RUNNABLE
 from app.nodes.base import NodeKind, NodeLimits
+from app.services.notify import DueNotifier
 from app.store import executors, leases
 
 log = logging.getLogger(__name__)
@@ -75,13 +80,14 @@ class Executor:
         self._wake = threading.Event()
         self._draining = threading.Event()
         self._writer = Writer(self._db, self._clock)
+        self._places = Places(self._db)
         self._interpreter = Interpreter(
             writer=self._writer,
             clock=self._clock,
             graphs=Graphs(self._writer).get,
             kinds=kinds,
             limits=options.limits,
-            nested=Nested(self._db, self._writer),
+            nested=Nested(self._db, self._writer, self._places.free),
             draining=self._draining.is_set,
         )
         self._listener = Listener(
@@ -89,6 +95,7 @@ class Executor:
             on_due=self._wake.set,
             on_stop=self._holds.told,
             on_outbox=lambda: self._courier.nudge(),
+            on_schedule=lambda: self._scheduler.nudge(),
             on_live=self._on_live,
         )
         self._courier = Courier(
@@ -97,6 +104,8 @@ class Executor:
             poll=options.poll,
             listening=lambda: self._listener.live,
         )
+        self._notifier = DueNotifier(self._db)
+        self._scheduler = Scheduler(self._db, tell=self._on_started)
         self._monitor = Monitor(
             self._db,
             self._holds,
@@ -106,6 +115,8 @@ class Executor:
             lease=options.lease,
             poll=options.poll,
             listening=lambda: self._listener.live,
+            on_schedule=self._scheduler.due_in,
+            on_places=self._places.free,
         )
         self._workers = [
             threading.Thread(target=self._worker, name=f"worker-{number}", daemon=True)
@@ -116,7 +127,9 @@ class Executor:
         """Claim and walk runs until ``drain``; then let go of everything, in order."""
         for worker in self._workers:
             worker.start()
+        self._places.start()
         self._monitor.start()
+        self._scheduler.start()
         if self._options.limits.connectors:  # without any there is nobody to tell
             self._courier.start()
         if self._options.listen:
@@ -164,6 +177,8 @@ class Executor:
             except Exception:  # whatever it was, this thread is needed for the next run
                 log.exception("run left to its lease", extra={"runId": hold.claimed.id})
             finally:
+                if (key := hold.claimed.concurrency_key) is not None:
+                    self._places.free([(hold.claimed.metronome_id, key)])
                 self._holds.remove(hold)
                 self._wake.set()
 
@@ -172,10 +187,17 @@ class Executor:
         self._wake.set()
         self._monitor.look()
         self._courier.nudge()
+        self._scheduler.nudge()
+
+    def _on_started(self) -> None:
+        """A schedule has started a run: take it, or let another executor take it."""
+        self._wake.set()
+        self._notifier.tell()
 
     def _drain(self) -> None:
         """Nodes in flight may end within the grace; then they are stopped, or left behind."""
         log.info("draining", extra={"executorId": self.id, "held": len(self._holds)})
+        self._scheduler.end()
         for hold in self._holds.all():
             hold.look.set()
         self._await_workers(self._options.grace)
@@ -189,7 +211,11 @@ class Executor:
             self._work.put(None)
         self._listener.end()
         self._courier.end()
+        self._places.end()
         self._monitor.end()
+        self._places.join(JOIN_SECONDS)
+        self._scheduler.join(JOIN_SECONDS)
+        self._notifier.close()
         self._monitor.join(JOIN_SECONDS)  # or it would say once more that this executor lives
         try:
             self._link.run(lambda c: executors.gone(c, self.id))

@@ -18,6 +18,7 @@ import psycopg2
 from app.db import Database, RawConnection
 from app.store.leases import DUE_CHANNEL
 from app.store.outbox import OUTBOX_CHANNEL
+from app.store.schedules import SCHEDULE
 from app.store.trees import STOP_CHANNEL
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Listener(threading.Thread):
         on_due: Callable[[], None],
         on_stop: Callable[[str, str], None],
         on_outbox: Callable[[], None],
+        on_schedule: Callable[[], None],
         on_live: Callable[[], None],
     ) -> None:
         super().__init__(name="listener", daemon=True)
@@ -44,6 +46,7 @@ class Listener(threading.Thread):
         self._on_due = on_due
         self._on_stop = on_stop
         self._on_outbox = on_outbox
+        self._on_schedule = on_schedule
         self._on_live = on_live
         self._end_read, self._end_write = os.pipe()
         self._ending = False
@@ -113,7 +116,9 @@ class Listener(threading.Thread):
         return False
 
     def _pass_on(self, channel: str, payload: str) -> None:
-        if channel == DUE_CHANNEL:
+        if channel == DUE_CHANNEL and payload == SCHEDULE:
+            self._on_schedule()
+        elif channel == DUE_CHANNEL:
             self._on_due()
         elif channel == OUTBOX_CHANNEL:
             self._on_outbox()

@@ -1,4 +1,4 @@
-"""The executor's chores in one thread: renew leases, read statuses, watch deadlines, sweep.
+"""The executor's chores in one thread: renew leases, read statuses, watch deadlines, sweep, purge.
 
 One statement renews all leases of the process. It answers the runs' statuses as well, so with
 notifications nothing else has to be read; without them the statuses are polled.
@@ -7,21 +7,26 @@ notifications nothing else has to be read; without them the statuses are polled.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import psycopg2
 
 from app.clock import DatabaseClock
-from app.db import Database, RawConnection
+from app.db import Database
 from app.engine.holds import Hold, Holds
 from app.engine.link import Disconnected, Link
-from app.store import executors, leases
+from app.store import executors, idempotency, leases
+from app.store.concurrency import Group
+from app.store.sweeps import Swept, sweep
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.5
+PURGE_SECONDS = 3600.0
+PURGE_LIMIT = 500  # idempotency keys at once
 
 
 class Monitor(threading.Thread):
@@ -38,6 +43,8 @@ class Monitor(threading.Thread):
         lease: float,
         poll: float,
         listening: Callable[[], bool],
+        on_schedule: Callable[[float | None], None],
+        on_places: Callable[[Iterable[Group]], None],
     ) -> None:
         super().__init__(name="monitor", daemon=True)
         self._link = Link(db, "metronome monitor")
@@ -48,11 +55,15 @@ class Monitor(threading.Thread):
         self._lease = lease
         self._poll = poll
         self._listening = listening
+        self._on_schedule = on_schedule
+        self._on_places = on_places
         self._wake = threading.Event()
         self._ending = False
         self._unread = False
         now = time.monotonic()
         self._due = {self._renew: now, self._read: now, self._seen: now, self._sweep: now}
+        # not all of a deployment at the same time
+        self._due[self._purge] = now + random.uniform(0, PURGE_SECONDS)  # noqa: S311 - no secret
 
     def nudge(self) -> None:
         """Look again: there is a new hold, or a node with a deadline."""
@@ -110,20 +121,23 @@ class Monitor(threading.Thread):
         return self._poll
 
     def _seen(self) -> float:
-        """Say that this executor lives."""
-        self._link.run(lambda c: executors.seen(c, self._executor, self._threads))
+        """Say that this executor lives, and hear when the next schedule is due."""
+        seen = self._link.run(lambda c: executors.seen(c, self._executor, self._threads))
+        self._on_schedule(seen)
         return executors.SEEN_SECONDS
 
     def _sweep(self) -> float:
-        """Close the steps of stopped runs whose executor died."""
-        swept: list[str] = self._link.run(_sweep)
-        for run_id in swept:
+        """Close the steps of stopped runs whose executor died; see who could have a place."""
+        swept: Swept = self._link.run(sweep)
+        for run_id in swept.runs:
             log.warning("closed the steps of a dead executor", extra={"runId": run_id})
+        self._on_places(swept.groups)
         return max(self._lease, 1.0)
 
-
-def _sweep(connection: RawConnection) -> list[str]:
-    return leases.sweep(connection)
+    def _purge(self) -> float:
+        """Forget old idempotency keys, a few at a time."""
+        gone = self._link.run(lambda c: idempotency.purge(c, PURGE_LIMIT))
+        return RETRY_SECONDS if gone == PURGE_LIMIT else PURGE_SECONDS
 
 
 def _pairs(held: list[Hold]) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.db import Database, RawConnection
+from app.domain.errors import ExpressionError
 from app.domain.jsonvalue import dumps
 from app.domain.lifecycle import CANCEL
 from app.domain.models import Actor
@@ -21,23 +23,29 @@ from app.engine.frames import Parked
 from app.engine.link import Disconnected, is_passing
 from app.engine.writer import Writer
 from app.ids import new_id
+from app.services import concurrency
 from app.store import metronomes, nested, transitions, versions
 from app.store.boundary import Spawn
+from app.store.concurrency import REJECT, Group, Policy
 from app.store.leases import Claimed
 
 T = TypeVar("T")
 
 MAX_DEPTH = 10  # runs below the first one
 MAX_INPUT_BYTES = 10_000_000  # as JSON
-EXECUTOR = "executor"  # who acts, in the audit, where no key does
+TRIGGER = "metronome"  # what starts such a run
 
 
 class Nested:
     """What the interpreter needs to know of the runs below the one that it walks."""
 
-    def __init__(self, db: Database, writer: Writer) -> None:
+    def __init__(
+        self, db: Database, writer: Writer, free: Callable[[Iterable[Group]], None]
+    ) -> None:
+        """``free`` is told of the groups in which places may be free, or are wanted."""
         self._db = db
         self._writer = writer
+        self._free = free
 
     def prepare(self, claimed: Claimed, wanted: Wanted, seq: int) -> Spawn | Failed:
         """The run that the step ``seq`` is to start, or why it can't."""
@@ -66,12 +74,38 @@ class Nested:
         )
         if version_id is None:
             return Failed(f"there is no workflow '{named}'", retryable=False)
-        return Spawn(
+        spawn = Spawn(
             seq=seq,
             run_id=new_id("run", after=claimed.id),
             metronome_id=workflow.id,
             version_id=version_id,
             input=dumps(wanted.input, "input", max_bytes=MAX_INPUT_BYTES),
+        )
+        return spawn if workflow.policy is None else self._grouped(spawn, wanted, workflow.policy)
+
+    def _grouped(self, spawn: Spawn, wanted: Wanted, policy: Policy) -> Spawn | Failed:
+        """The run in its group; Failed where there is no place in it, and nobody may wait."""
+        try:
+            key = concurrency.key_of(
+                policy.expression,
+                run=concurrency.scope_of_run(spawn.run_id, spawn.metronome_id, spawn.version_id),
+                trigger_type=TRIGGER,
+                input=wanted.input,
+            )
+        except ExpressionError as error:
+            return Failed(f"the workflow's concurrency key: {error.message}", retryable=False)
+        if policy.on_limit == REJECT:
+            group = (spawn.metronome_id, key)
+            if not self._writer.run(lambda c: nested.has_room(c, group, policy.most)):
+                return Failed(concurrency.describe(policy, key))
+        return replace(spawn, concurrency_key=key)
+
+    def began(self, spawns: Sequence[Spawn]) -> None:
+        """These runs have begun: those that are limited get a place, where there is one."""
+        self._free(
+            (spawn.metronome_id, spawn.concurrency_key)
+            for spawn in spawns
+            if spawn.concurrency_key is not None
         )
 
     def hear(self, waiting: Sequence[Parked]) -> None:
@@ -102,7 +136,8 @@ class Nested:
                 metronome_id=metronome_id,
                 run_id=run_id,
             )
-            self._do(request)
+            if (cancelled := self._do(request)) is not None:
+                self._free(cancelled.groups)
 
     def _do(self, work: Callable[[Connection], T]) -> T:
         """Do ``work``, which must be safe to repeat, as the API would; again while it can't."""
@@ -120,4 +155,4 @@ class Nested:
 
 
 def _actor(claimed: Claimed) -> Actor:
-    return Actor(EXECUTOR, claimed.user_id, claimed.organization_id)
+    return Actor(concurrency.EXECUTOR, claimed.user_id, claimed.organization_id)

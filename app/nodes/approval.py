@@ -19,7 +19,7 @@ from app.domain.outcomes import AwaitApproval, Done, Failed, Outcome
 from app.domain.values import text
 from app.nodes.base import Branch, Context, News, NodeKind, Problem
 from app.nodes.bindings import is_absent, text_problems
-from app.nodes.fields import choice, given, moment, not_both, output, seconds, text as text_field
+from app.nodes.fields import choice, given, moment, not_both, output, seconds, text_field
 from app.nodes.moments import MAX_SECONDS, moment_of, moment_problems
 
 ON_DEADLINE = ("fail", "approve", "reject")
@@ -35,9 +35,7 @@ class Approval(NodeKind):
     fields = (
         text_field("title", "What is asked; the node's label where it is absent."),
         text_field("message", "What the person should know."),
-        seconds(
-            "deadlineSeconds", "Until when, counted from the start of the step.", MAX_SECONDS
-        ),
+        seconds("deadlineSeconds", "Until when, counted from the start of the step.", MAX_SECONDS),
         moment("deadline", "Instead of deadlineSeconds: a time. UTC where it names no zone."),
         choice("onDeadline", "What happens then.", ON_DEADLINE, default="fail"),
     )

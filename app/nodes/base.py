@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar
 
 from app.domain.connectors import Connector
 from app.domain.expressions import render
 from app.domain.outcomes import Outcome
 from app.domain.stop import StopSignal
+from app.nodes.config_schema import config_schema
 from app.nodes.fields import Field, Schema
 
 
@@ -108,7 +110,8 @@ class NodeKind:
 
     ``bound`` names the config fields whose bindings are rendered before the node starts and
     recorded as the step's input. ``interruptible`` says whether it ends at once on the stop signal.
-    ``subtypes`` are those that its nodes may have; () where any text is one.
+    ``subtypes`` are those that its nodes may have; () where any text is one, though the
+    ``usual_subtypes`` may mean something.
 
     The rest is what a user is told of the kind, and what publishing looks at: ``title``, ``told``,
     the ``fields`` of its config, the ``rules`` between these (JSON Schemas of the config) and the
@@ -118,9 +121,11 @@ class NodeKind:
     """
 
     kind: ClassVar[str]
+    effect: ClassVar[str | None] = None  # what running it does outside of this service
     bound: ClassVar[tuple[str, ...]] = ()
     interruptible: ClassVar[bool] = False
     subtypes: ClassVar[tuple[str, ...]] = ()
+    usual_subtypes: ClassVar[tuple[str, ...]] = ()
     title: ClassVar[str]
     told: ClassVar[str]
     fields: ClassVar[tuple[Field, ...]] = ()
@@ -129,6 +134,16 @@ class NodeKind:
     outputs: ClassVar[tuple[Field, ...] | None] = None
     handles: ClassVar[Mapping[str, str]] = {"error": "The node has failed for good."}
     replay_safe_where: ClassVar[str | None] = None
+
+    @cached_property
+    def config_schema(self) -> Schema:
+        """What a config of this kind may hold; a draft may lack what is required."""
+        return config_schema(self.fields, self.rules, self.other)
+
+    @cached_property
+    def output_names(self) -> frozenset[str] | None:
+        """The fields of its output; None where it may have any."""
+        return None if self.outputs is None else frozenset(field.name for field in self.outputs)
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """What keeps ``config``, or the handles of the leaving edges, from being saved.
@@ -141,9 +156,7 @@ class NodeKind:
         """What ``config`` lacks before the node can run; a draft may lack it, a run fails."""
         return ()
 
-    def publish_problems(
-        self, config: Mapping[str, Any], subtype: str | None
-    ) -> Iterable[Problem]:
+    def publish_problems(self, config: Mapping[str, Any], subtype: str | None) -> Iterable[Problem]:
         """What keeps a node that lacks nothing from being published, though it could run."""
         return ()
 

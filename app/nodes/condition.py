@@ -93,6 +93,7 @@ class Condition(NodeKind):
     """Evaluates its conditions in order."""
 
     kind = "condition"
+    usual_subtypes = ("if_else",)
     title = "Condition"
     told = "Takes the edges of the first condition that holds, else those of else."
     fields = (
@@ -179,23 +180,23 @@ def _entry_problems(entry: Any, field: str, ids: list[str]) -> Iterator[Problem]
         yield Problem(f"{field}.id", f"The condition id '{id}' is used twice.")
     else:
         ids.append(id)
+    yield from binding_problems(entry.get("value"), f"{field}.value")
     if entry.get("expression") and entry.get("field"):
         yield Problem(field, "A condition takes an expression or a field, not both.")
         return
-    if not (entry.get("expression") or entry.get("field")):
-        return
-    name = "expression" if entry.get("expression") else "field"
-    try:
-        if not isinstance(entry[name], str):
-            raise ExpressionError(f"{name} must be a text.")
-        expression_of(entry[name])
-    except ExpressionError as error:
-        yield Problem(f"{field}.{name}", error.message)
-    if name == "field":
-        if not isinstance(entry.get("operator"), str) or entry["operator"] not in _OPERATORS:
-            known = ", ".join(_OPERATORS)
+    for name in ("expression", "field"):
+        if not isinstance(entry.get(name), (str, type(None))):
+            yield Problem(f"{field}.{name}", f"{name} must be a text.")
+        elif entry.get(name):
+            try:
+                expression_of(entry[name])
+            except ExpressionError as error:
+                yield Problem(f"{field}.{name}", error.message)
+    if entry.get("field"):
+        wanted = entry.get("operator")
+        if not isinstance(wanted, str) or wanted not in OPERATORS:
+            known = ", ".join(OPERATORS)
             yield Problem(f"{field}.operator", f"operator must be one of {known}.")
-        yield from binding_problems(entry.get("value"), f"{field}.value")
 
 
 def _holds(entry: Mapping[str, Any], scope: Mapping[str, Any]) -> bool:

@@ -1,9 +1,9 @@
 """What a config may hold, as data: the fields of a node kind, each with its JSON Schema.
 
-Everything else is made from that: the schemas that the API shows (schemas.py), and where publishing
-looks for expressions (domain/sources.py). A kind's own ``check`` and ``missing`` say the same in
-sentences; a test holds the two together. JSON Schema knows nothing of our expressions, so texts have
-formats of ours:
+Everything else is made from that: the schemas that the API shows (schemas.py), and where
+publishing looks for expressions (domain/sources.py). A kind's own ``check`` and ``missing`` say the
+same in sentences; a test holds the two together. JSON Schema knows nothing of our expressions, so
+texts have formats of ours:
 
 ==============  ==============================================================
 ``bindings``    a text whose ``{{ }}`` parse
@@ -40,7 +40,7 @@ class Field:
     needed: bool = False
 
 
-def text(name: str, told: str, *, bindings: bool = True, needed: bool = False) -> Field:
+def text_field(name: str, told: str, *, bindings: bool = True, needed: bool = False) -> Field:
     """A text, with bindings where nothing else is said."""
     schema: dict[str, Any] = {"type": "string" if needed else ["string", "null"]}
     if bindings:

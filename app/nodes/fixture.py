@@ -2,7 +2,8 @@
 
 It does nothing, and ends as the fixture of the test says. Only derived definitions have such nodes
 (see app/domain/slices.py): nobody can save one, so nothing here is checked. Config: ``output`` (an
-object, in which bindings are mere texts), ``branch``, ``error``. One with ``skipped`` never runs.
+object, in which bindings are mere texts) or ``ofInput``, where it is the run's input; ``branch``;
+``error``. One with ``skipped`` never runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class Fixture(NodeKind):
 
     def run(self, context: Context) -> Outcome:
         """The recorded output, or the recorded error."""
-        output, error = context.config.get("output") or {}, context.config.get("error")
+        config, error = context.config, context.config.get("error")
+        output = context.scope["trigger"]["input"] if config.get("ofInput") else config["output"]
         if error is not None:
             return Failed(error, retryable=False, output=output)
-        return Done(output, branch=context.config.get("branch"))
+        return Done(output, branch=config.get("branch"))

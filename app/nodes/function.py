@@ -36,9 +36,10 @@ from app.domain.jsonvalue import clean_text, dumps
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.domain.stop import StopSignal
 from app.nodes import dispatch
-from app.nodes.base import Context, News, NodeKind, NodeLimits, Problem
+from app.nodes.base import Context, News, NodeKind, NodeLimits, Problem, Unserved
 from app.nodes.bindings import as_object, json_problems, render_json
 from app.nodes.dispatch import Work
+from app.nodes.fields import anything, json_or_text, json_text, one_of_them, text_field
 
 GROUP = "metronome.functions"
 _ERROR_LENGTH = 2_000  # characters of an exception's text in the trace
@@ -123,6 +124,22 @@ class Function(NodeKind):
     """Calls the function in this thread, which only it can interrupt; or dispatches the node."""
 
     kind = "function"
+    usual_subtypes = ("invoke_function",)
+    effect = "calls a function"
+    title = "Function"
+    told = "Calls a Python function that is installed with the executor, or a remote one."
+    fields = (
+        text_field("functionName", "The name of the entry point.", bindings=False),
+        text_field(
+            "functionId", "The same; functionName counts where both are given.", bindings=False
+        ),
+        anything("payload", "What the function is given; {} where it is absent."),
+        json_text("payloadJson", "Instead of payload: a text that holds JSON."),
+    )
+    rules = (one_of_them("functionName", "functionId"), json_or_text("payload"))
+    replay_safe_where = (
+        "the function says metronome_replay_safe, or its connector is set to replaySafe"
+    )
     bound = ("payload",)
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
@@ -155,6 +172,19 @@ class Function(NodeKind):
             return None
         found = chosen(limits.connectors, self.kind, subtype)
         return None if found is None else found.name
+
+    def unserved(
+        self, config: Mapping[str, Any], limits: NodeLimits, subtype: str | None
+    ) -> Unserved | None:
+        """A function that is not installed here may still be where the executors are."""
+        name = _name(config)
+        if FUNCTIONS.has(name) or self.connector(config, limits, subtype) is not None:
+            return None
+        message = (
+            f"There is no function '{name[:100]}' here, and no connector for the kind. It must be"
+            " installed with every executor."
+        )
+        return Unserved(message, surely=False)
 
     def run(self, context: Context) -> Outcome:
         """What the function returns, or what the connector answers."""

@@ -29,6 +29,7 @@ from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.nodes import message
 from app.nodes.base import Context, NodeKind, NodeLimits, Problem
 from app.nodes.bindings import binding_problems, has_bindings, is_whole
+from app.nodes.fields import HAS_BINDINGS, Field, anything, flag, output, whole
 from app.nodes.guard import AddressRefused
 from app.nodes.message import MASK, BadRequest, Request, TooBig
 from app.nodes.wire import Call, Cut, described, open_connection
@@ -43,10 +44,76 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _BUSY = frozenset({429, 502, 503, 504})
 
 
+def _any_case(words: Iterable[str]) -> str:
+    """A pattern for the words in letters of any case, for which JSON Schema has no flag."""
+    spelt = ("".join(f"[{sign}{sign.lower()}]" for sign in word) for word in words)
+    return f"^({'|'.join(spelt)})$"
+
+
+_HEADERS = {
+    "type": "object",
+    "maxProperties": message.MAX_HEADERS,
+    "additionalProperties": {"type": ["string", "number"], "format": "bindings"},
+}
+
+
 class Http(NodeKind):
     """Sends the request; ends at once on the stop signal."""
 
     kind = "http"
+    effect = "sends a request to another service"
+    title = "HTTP request"
+    told = "Sends one request to another service."
+    fields = (
+        Field(
+            "url",
+            {
+                "type": "string",
+                "minLength": 1,
+                "format": "http-url",
+                "description": "An absolute http or https URL without user name and password.",
+            },
+            needed=True,
+        ),
+        Field(
+            "method",
+            {
+                "anyOf": [
+                    {"enum": [*message.METHODS, None]},
+                    {"type": "string", "pattern": _any_case(message.METHODS)},
+                    HAS_BINDINGS,
+                ],
+                "default": "GET",
+                "description": "The method, in letters of any case.",
+            },
+        ),
+        Field(
+            "headers",
+            {
+                "anyOf": [_HEADERS, {"type": "null"}, HAS_BINDINGS],
+                "description": "By name. Those of the connection itself are refused.",
+            },
+        ),
+        anything("body", "JSON, sent as application/json; or a text, sent as it is."),
+        Field(
+            "okStatuses",
+            {
+                "type": ["array", "null"],
+                "minItems": 1,
+                "maxItems": 100,
+                "items": {"type": "integer", "minimum": 100, "maximum": 599},
+                "description": "The status codes that are good; 200 to 299 where it is absent.",
+            },
+        ),
+        flag("idempotent", "A second request does no harm, whatever the method.", default=False),
+        whole("retries", "How often the request is repeated inside of the node.", 0, MAX_RETRIES),
+    )
+    outputs = (
+        output("status", "The status code.", type="integer"),
+        output("headers", "By name, in lower case.", type="object"),
+        output("body", "Parsed where it is JSON, else a text."),
+    )
+    replay_safe_where = "the method is GET, HEAD, OPTIONS, PUT or DELETE, or idempotent is true"
     bound = ("url", "method", "headers", "body")
     interruptible = True
 

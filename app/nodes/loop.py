@@ -28,6 +28,17 @@ from app.nodes.bindings import (
     is_absent,
     is_whole,
 )
+from app.nodes.fields import (
+    ABSENT,
+    HAS_BINDINGS,
+    Field,
+    Schema,
+    choice,
+    expression,
+    given,
+    output,
+    whole,
+)
 
 LOOP_TYPES = ("fixed_count", "for_each", "until")
 MAX_ITERATIONS = 100_000  # of any loop
@@ -39,12 +50,62 @@ _NEEDED = {
     "for_each": ("inputBinding",),
     "until": ("rule", "maxIterations"),
 }
+_RULES: tuple[Schema, ...] = (
+    *(
+        {
+            "if": {"required": ["loopType"], "properties": {"loopType": {"const": kind}}},
+            "then": {"allOf": [given(name) for name in needed]},
+        }
+        for kind, needed in _NEEDED.items()
+    ),
+    {"if": {"properties": {"loopType": {"enum": list(ABSENT)}}}, "then": given("iterations")},
+)
 
 
 class Loop(NodeKind):
     """Says how often the nodes inside go round; the interpreter takes them round."""
 
     kind = "loop"
+    usual_subtypes = LOOP_TYPES
+    title = "Loop"
+    told = "Runs the nodes inside of it (those whose parentId it is) again and again."
+    fields = (
+        choice("loopType", "What ends it.", LOOP_TYPES, default="fixed_count"),
+        Field(
+            "iterations",
+            {
+                "anyOf": [
+                    {"enum": list(ABSENT)},
+                    {"type": "integer", "minimum": 0, "maximum": MAX_ITERATIONS},
+                    {"type": "string", "pattern": r"^\s*0{0,12}(100000|[0-9]{1,5})\s*$"},
+                    HAS_BINDINGS,
+                ],
+                "description": "Of fixed_count: how often, at most maxIterations.",
+            },
+        ),
+        expression("inputBinding", "Of for_each: what gives the list."),
+        whole("batchSize", "Of for_each: the items that one iteration gets.", 1, MAX_BATCH),
+        expression(
+            "rule",
+            "The loop ends when it holds after an iteration. It sees what the nodes inside see.",
+            **{"x-scope": "body"},
+        ),
+        whole(
+            "maxIterations",
+            f"Where until ends at the latest. Other loops fail before they begin where they would"
+            f" go round more often; {DEFAULT_MAX_ITERATIONS} for them where it is absent.",
+            1,
+            MAX_ITERATIONS,
+        ),
+    )
+    rules = _RULES
+    outputs = (
+        output("iterations", "How many there were.", type="integer"),
+        output("outputs", "What they answered, as far as it fits.", type="array"),
+        output("truncated", "true where not all outputs fit.", type="boolean"),
+        output("last", "What the last one answered.", type=["object", "null"]),
+        output("stoppedBy", "count, rule or maxIterations.", type="string"),
+    )
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """The type of loop, numbers in their ranges, and expressions that parse."""
@@ -109,7 +170,8 @@ class Loop(NodeKind):
 
 
 def _type(config: Mapping[str, Any]) -> Any:
-    return config.get("loopType") or "fixed_count"
+    value = config.get("loopType")
+    return "fixed_count" if is_absent(value) else value
 
 
 def _iterations_problems(config: Mapping[str, Any]) -> Iterator[Problem]:

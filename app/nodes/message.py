@@ -20,9 +20,9 @@ from app.domain.values import is_number, text
 METHODS = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "POST", "PATCH")
 REPLAY_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 MASK = "***"
+MAX_HEADERS = 100
 
 _MAX_URL = 8_000  # characters
-_MAX_HEADERS = 100
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}")
 _BAD_IN_HEADER = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # The connection's own business: setting them would let a config smuggle a second request.
@@ -111,8 +111,8 @@ def header_faults(headers: Any) -> Iterator[tuple[str, str]]:
     if not isinstance(headers, dict):
         yield "", "headers must be an object."
         return
-    if len(headers) > _MAX_HEADERS:
-        yield "", f"There are more than {_MAX_HEADERS} headers."
+    if len(headers) > MAX_HEADERS:
+        yield "", f"There are more than {MAX_HEADERS} headers."
     for name, value in headers.items():
         if not _HEADER_NAME.fullmatch(name):
             yield name, f"{name[:40]!r} is no name of a header."

@@ -16,6 +16,16 @@ from app.domain.outcomes import Done, Failed, Outcome, Spawn
 from app.domain.values import describe
 from app.nodes.base import Context, News, NodeKind, Problem
 from app.nodes.bindings import is_absent, json_problems, render_json, text_problems
+from app.nodes.fields import (
+    BINDINGS,
+    Field,
+    choice,
+    json_or_text,
+    json_text,
+    one_of_them,
+    output,
+    text_field,
+)
 
 OPERATION = "run_workflow"
 _NAMES = ("workflowId", "workflowName")
@@ -25,6 +35,32 @@ class MetronomeRun(NodeKind):
     """Starts a nested run; its end is this node's."""
 
     kind = "metronome"
+    usual_subtypes = (OPERATION,)
+    effect = "runs another workflow, with all that it does"
+    title = "Run a workflow"
+    told = "Runs another workflow of the organization, and waits for its end without a thread."
+    fields = (
+        choice("operation", "The only one.", (OPERATION,), default=OPERATION),
+        text_field("workflowId", "Which workflow. It counts where both are given."),
+        text_field("workflowName", "Instead of workflowId: a name that only one workflow has."),
+        Field(
+            "input",
+            {
+                "anyOf": [
+                    {"type": ["object", "null"], **BINDINGS},
+                    {"type": "string", "format": "bindings"},
+                ],
+                "description": "The input of the nested run: an object; {} where it is absent.",
+            },
+        ),
+        json_text("inputJson", "Instead of input: a text that holds an object as JSON."),
+    )
+    rules = (one_of_them(*_NAMES), json_or_text("input"))
+    outputs = (
+        output("runId", "The nested run.", type="string"),
+        output("status", "How it ended.", type="string"),
+        output("output", "What it answered.", type=["object", "null"]),
+    )
     interruptible = True
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:

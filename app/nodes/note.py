@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.domain.outcomes import Done, Outcome
 from app.nodes.base import Context, NodeKind
-from app.nodes.fields import text
+from app.nodes.fields import text_field
 
 
 class Note(NodeKind):
@@ -13,7 +13,7 @@ class Note(NodeKind):
     kind = "note"
     title = "Note"
     told = "A text for people who read the workflow. It does nothing."
-    fields = (text("message", "The text.", bindings=False),)
+    fields = (text_field("message", "The text.", bindings=False),)
     outputs = ()
     handles = {}  # noqa: RUF012 - never changed
 

@@ -18,7 +18,7 @@ from app.domain.connectors import chosen, replay_safe
 from app.domain.expressions import render
 from app.domain.outcomes import Outcome
 from app.nodes import dispatch
-from app.nodes.base import Context, News, NodeKind, NodeLimits, Problem
+from app.nodes.base import Context, News, NodeKind, NodeLimits, Problem, Unserved
 from app.nodes.bindings import (
     binding_problems,
     expression_of,
@@ -28,10 +28,19 @@ from app.nodes.bindings import (
     render_json,
 )
 from app.nodes.dispatch import Work
+from app.nodes.remote_fields import (
+    ACTION,
+    ALL,
+    DATABASE,
+    FIRECRAWL,
+    IMAGINE,
+    OTHER,
+    OURS,
+    TEMPLATES,
+    TICKET,
+)
 
-_OURS = ("retry", "timeoutMs", "outputKey")  # what the engine obeys, not the connector
 _EXPRESSIONS = ("inputBinding", "recordsBinding", "inputBindings")
-_TEMPLATES = ("documentTemplate", "documentTemplateJson")  # filled in for each record, over there
 _JSON = "Json"
 _RECORDS = "records"  # what the value of recordsBinding is called among the bindings
 
@@ -40,6 +49,9 @@ class Remote(NodeKind):
     """Dispatches the node to its connector; a request ends at once on the stop signal."""
 
     interruptible = True
+    effect = "has a remote service work"
+    other = OTHER
+    replay_safe_where = "every connector that may serve the kind is set to replaySafe"
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """The bindings must parse; everything else is checked by the connector."""
@@ -47,7 +59,7 @@ class Remote(NodeKind):
             yield from expression_problems(config.get(name), name)
         yield from _several_problems(config.get("inputBindings"))
         for name, value in config.items():
-            if name in (*_OURS, *_EXPRESSIONS, *_TEMPLATES):
+            if name in (*OURS, *_EXPRESSIONS, *TEMPLATES):
                 continue
             if name.endswith(_JSON):
                 yield from json_problems({name: value}, name.removesuffix(_JSON))
@@ -65,9 +77,17 @@ class Remote(NodeKind):
         found = chosen(limits.connectors, self.kind, self._subtype(subtype))
         return None if found is None else found.name
 
+    def unserved(
+        self, config: Mapping[str, Any], limits: NodeLimits, subtype: str | None
+    ) -> Unserved | None:
+        """The connector, where there is none."""
+        if self.connector(config, limits, subtype) is not None:
+            return None
+        return Unserved(dispatch.missing(self.kind, self._subtype(subtype)).error)
+
     def bind(self, config: Mapping[str, Any], scope: Mapping[str, Any]) -> dict[str, Any]:
         """``{config, input?, bindings?}``, as they are sent. Raises ExpressionError."""
-        sent = [name for name in config if name not in (*_OURS, *_EXPRESSIONS)]
+        sent = [name for name in config if name not in (*OURS, *_EXPRESSIONS)]
         bound: dict[str, Any] = {
             "config": {
                 name: _rendered(config, name, scope) for name in sent if config[name] is not None
@@ -111,6 +131,9 @@ class Action(Remote):
     """Has an agent do something: the subtype start_thread."""
 
     kind = "action"
+    title = "Action"
+    told = "Has an agent do something, in a thread."
+    fields = (*ACTION, *ALL)
     subtypes = ("start_thread",)
 
 
@@ -118,30 +141,42 @@ class Imagine(Remote):
     """Has images or videos made."""
 
     kind = "imagine"
+    title = "Imagine"
+    told = "Has images or videos made."
+    fields = (*IMAGINE, *ALL)
 
 
 class Firecrawl(Remote):
     """Searches the web, reads pages and documents."""
 
     kind = "firecrawl"
+    title = "Firecrawl"
+    told = "Searches the web, reads pages and documents."
+    fields = (*FIRECRAWL, *ALL)
 
 
 class DatabaseDocument(Remote):
     """Inserts, changes or deletes a document of the platform's databases."""
 
     kind = "database"
+    title = "Database"
+    told = "Inserts, changes or deletes a document."
+    fields = (*DATABASE, *ALL)
 
 
 class Ticket(Remote):
     """Creates or changes a ticket of the platform."""
 
     kind = "ticket"
+    title = "Ticket"
+    told = "Creates or changes a ticket, or comments on it."
+    fields = (*TICKET, *ALL)
 
 
 def _rendered(config: Mapping[str, Any], name: str, scope: Mapping[str, Any]) -> Any:
     """A field with its bindings filled in; a text that holds JSON (``documentJson``) stays one."""
     value = config[name]
-    if name in _TEMPLATES:
+    if name in TEMPLATES:
         return value
     if name.endswith(_JSON) and isinstance(value, str):
         return orjson.dumps(render_json(config, name.removesuffix(_JSON), scope)).decode()

@@ -30,6 +30,7 @@ from app.nodes.bindings import (
     is_absent,
     is_whole,
 )
+from app.nodes.fields import ABSENT, Field, choice, expression, flag, output, text_field, whole
 
 OPERATION = "parse_csv"
 DEFAULT_BINDING = "trigger.input.files"
@@ -51,6 +52,40 @@ class Table(NodeKind):
     """Parses its text in this thread; bounded by the limits above."""
 
     kind = "table"
+    usual_subtypes = (OPERATION,)
+    title = "Table"
+    told = "Reads CSV or TSV into records."
+    fields = (
+        choice("operation", "The only one.", (OPERATION,), default=OPERATION),
+        text_field("content", "The text."),
+        expression(
+            "inputBinding",
+            "Instead of content: what gives a text, an object that has one as content, text or"
+            " data, or a list of those.",
+            default=DEFAULT_BINDING,
+        ),
+        Field(
+            "delimiter",
+            {
+                "anyOf": [
+                    {"enum": [*_NAMED, *ABSENT]},
+                    {"type": "string", "pattern": r'^[^"\r\n\x00]$'},
+                ],
+                "description": "One character, or tab; found out where it is absent.",
+            },
+        ),
+        flag("hasHeader", "The first row has the names of the columns.", default=True),
+        whole("batchSize", "The records also come in lists of that size.", 1, MAX_BATCH),
+        Field(
+            "filePath", {"enum": list(ABSENT), "description": "This server has no files: refused."}
+        ),
+    )
+    outputs = (
+        output("records", "Objects by column; all values are texts, or null.", type="array"),
+        output("columns", "The names of the columns.", type="array"),
+        output("rowCount", "How many records there are.", type="integer"),
+        output("batches", "With a batchSize: the records in lists of it.", type="array"),
+    )
 
     def check(self, config: Mapping[str, Any], handles: frozenset[str]) -> Iterable[Problem]:
         """Types, and the one operation that there is."""

@@ -8,10 +8,10 @@ from typing import Any
 
 from app.db import Database
 from app.domain.errors import Conflict, ExpressionError, Invalid, NotFound, PreconditionFailed
-from app.domain.expressions import compile_expression
 from app.domain.models import Actor, Metronome, Page
 from app.ids import new_id
-from app.services import definitions, idempotency, listening
+from app.nodes.bindings import expression_of
+from app.services import concurrency, definitions, idempotency, listening
 from app.store import metronome_list, metronomes
 from app.store.metronome_list import MetronomeFilter
 from app.store.metronomes import NewMetronome, Update
@@ -120,8 +120,13 @@ def update(
                 connection, actor, metronome_id, stored, expected=expected, resumed=resumed
             )
         if made is None or made.refused != "stale":
-            return checked(made)
-    raise Conflict("the metronome is being published just now; send the request again")
+            break
+    else:
+        raise Conflict("the metronome is being published just now; send the request again")
+    done = checked(made)
+    if "concurrency" in done.changed:
+        concurrency.readmit(db, metronome_id, actor)
+    return done
 
 
 def archive(
@@ -144,16 +149,16 @@ def checked(made: Update | None) -> Update:
     return made
 
 
-def _limits(concurrency: Mapping[str, Any] | None) -> dict[str, Any]:
+def _limits(limit: Mapping[str, Any] | None) -> dict[str, Any]:
     """The columns that hold a limit on concurrent runs; None: no limit."""
-    if concurrency is None:
+    if limit is None:
         return {"max_concurrent_runs": None, "on_limit": "queue", "concurrency_key": None}
-    key = concurrency.get("key")
+    key = limit.get("key")
     if key is not None:
         _check_key(key)
     return {
-        "max_concurrent_runs": concurrency["max_concurrent_runs"],
-        "on_limit": concurrency.get("on_limit", "queue"),
+        "max_concurrent_runs": limit["max_concurrent_runs"],
+        "on_limit": limit.get("on_limit", "queue"),
         "concurrency_key": key,
     }
 
@@ -161,7 +166,7 @@ def _limits(concurrency: Mapping[str, Any] | None) -> dict[str, Any]:
 def _check_key(source: str) -> None:
     """Raise Invalid where this can't tell the group of a run that is being created."""
     try:
-        unknown = sorted({path[0] for path in compile_expression(source).names()} - _KEY_NAMES)
+        unknown = sorted({path[0] for path in expression_of(source).names()} - _KEY_NAMES)
         told = f"there is no {unknown[0]} before the run has begun" if unknown else ""
     except ExpressionError as error:
         told = error.message

@@ -10,13 +10,12 @@ from sqlalchemy import Connection
 from app.db import Database
 from app.domain.connectors import Connector
 from app.domain.errors import Conflict, NotFound, PreconditionFailed
-from app.domain.models import Actor, Metronome, Page, Version
+from app.domain.models import Actor, Deployment, Metronome, Page, Version
 from app.ids import new_id
 from app.services import definitions, listening, validation
 from app.services import metronomes as metronome_service
 from app.services import versions as version_service
 from app.store import metronomes, publishing, saved_versions, versions
-from app.store.publishing import Deployment
 
 Connectors = Mapping[str, Connector]
 
@@ -41,9 +40,7 @@ def publish(
     """
     stored = _stored(changes)
     with db.transaction() as connection:
-        before = _locked(
-            connection, actor, metronome_id, expected, version_service.not_found()
-        )
+        before = _locked(connection, actor, metronome_id, expected, version_service.not_found())
         changed = saved_versions.change(connection, actor, metronome_id, version_id, stored)
         if changed is None:
             raise version_service.not_found()
@@ -69,9 +66,7 @@ def publish_draft(
     """
     stored = _stored(changes)
     with db.transaction() as connection:
-        before = _locked(
-            connection, actor, metronome_id, expected, metronome_service.not_found()
-        )
+        before = _locked(connection, actor, metronome_id, expected, metronome_service.not_found())
         if "definition" in stored:
             definition = {"definition": stored["definition"]}
             metronomes.update(connection, actor, metronome_id, definition)
@@ -93,9 +88,7 @@ def unpublish(
     already stays as it is. Raises NotFound, PreconditionFailed or Conflict (it is archived).
     """
     with db.transaction() as connection:
-        before = _locked(
-            connection, actor, metronome_id, expected, metronome_service.not_found()
-        )
+        before = _locked(connection, actor, metronome_id, expected, metronome_service.not_found())
         if before.published_version_id is None and before.status == publishing.DRAFT:
             return before
         publishing.unpublish(connection, actor, metronome_id, description)

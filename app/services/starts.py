@@ -32,6 +32,8 @@ class RunRequest:
     with ``use`` "draft" it is the draft anyway. ``derived`` says that the definition was made and
     checked by us. ``event`` is what started the run: it is recorded with it, as matched.
     ``waits`` lets the run wait for a place where the workflow's limit would reject it.
+    ``while_published`` is for what a trigger starts, with its version: there is no run once the
+    workflow was paused or that version was taken back.
     """
 
     input: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +49,7 @@ class RunRequest:
     attached_project_id: str | None = None
     attached_ticket_id: str | None = None
     waits: bool = False
+    while_published: bool = False
     event: NewEvent | None = None
 
 
@@ -65,7 +68,8 @@ def create(
     must not block.
 
     Raises NotFound, Invalid (definition, versionId, the concurrency key), or Conflict: archived
-    (metronome_archived), nothing to run (nothing_to_run), at its limit (concurrency_limit).
+    (metronome_archived), nothing to run (nothing_to_run), at its limit (concurrency_limit), not
+    what is published (not_published).
     """
     new = NewRun(
         id=new_id("run"),
@@ -80,6 +84,7 @@ def create(
         attached_project_id=wanted.attached_project_id,
         attached_ticket_id=wanted.attached_ticket_id,
         waits=wanted.waits,
+        while_published=wanted.while_published,
         event=wanted.event,
     )
     with db.connect() as connection:
@@ -116,6 +121,9 @@ def _create(
             new = replace(new, version_id=_of_draft(connection, actor, new.metronome_id))
             continue
         _check_version(created)
+        if new.while_published and not created.is_published:
+            message = "the metronome was paused, or has published another version or none"
+            raise Conflict(message, code="not_published")
         policy = created.policy
         if policy is not None and (group is None or group.expression != policy.expression):
             group = _group(new, policy, wanted, created.version_id or "")

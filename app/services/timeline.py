@@ -12,6 +12,7 @@ from app.services import runs
 from app.store import timeline
 
 MAX_STEPS: Final = 1_000  # in one timeline; the list of steps has them all
+MAX_BYTES: Final = 20_000_000  # of the inputs and outputs of these steps, but for the last one's
 MAX_AUDIT_EVENTS: Final = 1_000
 
 
@@ -27,6 +28,7 @@ def get(db: Database, actor: Actor, metronome_id: str, run_id: str, *, compact: 
             metronome_id,
             run_id,
             steps=MAX_STEPS,
+            max_bytes=MAX_BYTES,
             events=MAX_AUDIT_EVENTS,
             compact=compact,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -28,8 +29,9 @@ from app.domain.models import (
     Run,
     Transitioned,
 )
+from app.services import concurrency
 from app.services.runs import not_found
-from app.store import retries, transitions
+from app.store import retries, runs, transitions
 
 _ENDED: Mapping[str, Ended] = {
     COMPLETED: "already_completed",
@@ -39,8 +41,13 @@ _ENDED: Mapping[str, Ended] = {
 
 
 def cancel(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Transitioned:
-    """Cancel a run and all below it; one that has ended is answered as it is. Raises NotFound."""
-    return _stop(db, CANCEL, actor, metronome_id, run_id)
+    """Cancel a run and all below it; one that has ended is answered as it is. Raises NotFound.
+
+    The places that they had in their groups go to those that wait for them.
+    """
+    done = _stop(db, CANCEL, actor, metronome_id, run_id)
+    concurrency.settle(db, done.groups)
+    return done
 
 
 def cancel_outcome(done: Transitioned) -> CancelOutcome:
@@ -95,7 +102,19 @@ def resume(
         raise not_found()
     if not done.moved:
         _check_resumable(done)
-    return done
+    return replace(done, run=_settled(db, actor, done))
+
+
+def _settled(db: Database, actor: Actor, done: Transitioned) -> Run:
+    """The run, once those of its tree that wait for a place have got one where there was one."""
+    run = done.run
+    if not done.groups:
+        return run
+    concurrency.settle(db, done.groups, actor)
+    now = db.read(
+        lambda connection: runs.get(connection, run.organization_id, run.metronome_id, run.id)
+    )
+    return now or run
 
 
 def resume_outcome(done: Transitioned) -> ResumeOutcome:
@@ -139,7 +158,7 @@ def retry(db: Database, actor: Actor, metronome_id: str, run_id: str, *, afresh:
         raise not_found()
     run = done.run
     if done.moved:
-        return run
+        return _settled(db, actor, done)
     if run.parent_run_id is not None:
         above = run.root_run_id
         raise Conflict(

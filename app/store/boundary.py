@@ -82,7 +82,8 @@ class StepStart:
 class Spawn:
     """A nested run that begins with the parking of the step ``seq``; ``input`` is JSON text.
 
-    Neither happens where the run was stopped meanwhile.
+    Neither happens where the run was stopped meanwhile. With a ``concurrency_key`` it waits for a
+    place in its group, which is given by ``concurrency.settle``.
     """
 
     seq: int
@@ -90,6 +91,7 @@ class Spawn:
     metronome_id: str
     version_id: str
     input: str
+    concurrency_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,7 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
     ends: list[list[Any]] = [[] for _ in range(8)]
     parks: list[list[Any]] = [[] for _ in range(7)]
     starts: list[list[Any]] = [[] for _ in range(13)]
-    spawns: list[list[Any]] = [[] for _ in range(6 if wide else 0)]
+    spawns: list[list[Any]] = [[] for _ in range(7 if wide else 0)]
     for place, boundary in enumerate(boundaries, 1):
         run_id, token, move = boundary.run_id, boundary.token, boundary.move or _STAY
         _append(
@@ -235,6 +237,7 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
                     spawn.metronome_id,
                     spawn.version_id,
                     spawn.input,
+                    spawn.concurrency_key,
                 ),
             )
     for run_id in {other for boundary in boundaries for other in boundary.touches}:

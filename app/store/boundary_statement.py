@@ -47,7 +47,7 @@ _STARTS = (
     *("int[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
     *("int[]", "int[]", "bool[]", "text[]", "text[]"),
 )
-_SPAWNS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]")
+_SPAWNS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]", "text[]")
 
 PLAIN_TYPES = (*_RUN, *_ENDS, *_PARKS, *_STARTS)
 WIDE_TYPES = (*PLAIN_TYPES, *_SPAWNS)
@@ -184,12 +184,15 @@ ORDER BY a.place
 _WIDE = f""",
 spawned AS (
     INSERT INTO runs (id, organization_id, metronome_id, user_id, version_id, version_revision,
-        trigger_type, input, status, due_at, parent_run_id, parent_seq, root_run_id, depth)
+        trigger_type, input, concurrency_key, admitted, status, due_at, parent_run_id, parent_seq,
+        root_run_id, depth)
     SELECT n.id, l.organization_id, n.metronome_id, l.user_id, n.version_id,
         coalesce((SELECT v.revision FROM versions v WHERE v.id = ANY (ARRAY[n.version_id])), 0),
-        'metronome', CAST(n.input AS json), '{QUEUED}', l.now, l.id, n.seq,
+        'metronome', CAST(n.input AS json), n.concurrency_key, n.concurrency_key IS NULL,
+        '{QUEUED}', l.now, l.id, n.seq,
         coalesce(l.root_run_id, l.id), l.depth + 1
-    FROM unnest({{spawns}}) AS n (place, seq, id, metronome_id, version_id, input)
+    FROM unnest({{spawns}}) AS n (place, seq, id, metronome_id, version_id, input,
+        concurrency_key)
     JOIN held l ON l.place = n.place
     WHERE l.ours AND l.status = '{RUNNING}' AND NOT l.late
     ON CONFLICT (id) DO NOTHING

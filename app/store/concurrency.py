@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-from app.db import RawConnection
 from app.domain.lifecycle import QUEUED
 from app.store.leases import DUE_CHANNEL
 from app.store.prepared import Message
@@ -88,7 +87,11 @@ chosen AS MATERIALIZED (
     SELECT r.id FROM runs r
     WHERE {OF_GROUP} AND {WAITS} AND NOT EXISTS (SELECT FROM excess)
     ORDER BY r.queued_at, r.id
-    LIMIT (SELECT greatest(most - (SELECT count(*) FROM places), 0) FROM policy)
+    LIMIT (
+        -- no limit any more: greatest() passes over NULL
+        SELECT CASE WHEN most IS NOT NULL
+            THEN greatest(most - (SELECT count(*) FROM places), 0) END FROM policy
+    )
 ),
 locked AS MATERIALIZED (
     SELECT r.id FROM runs r
@@ -125,9 +128,9 @@ def settle(connection: Connection, group: Group) -> Settled | None:
     return Settled(tuple(admitted), tuple(excess), again, organization_id, user_id)
 
 
-# From one group to the next along the index, whatever number of runs waits in each.
-_GROUPS = f"""
-WITH RECURSIVE line AS (
+# The groups in which runs wait though there is a place, or though older ones are to go; from one
+# group to the next along the index, whatever number of runs waits in each. For a WITH RECURSIVE.
+STALLED = f"""line AS (
     (
         SELECT r.metronome_id, r.concurrency_key FROM runs r WHERE {WAITS}
         ORDER BY r.metronome_id, r.concurrency_key LIMIT 1
@@ -139,25 +142,19 @@ WITH RECURSIVE line AS (
           AND (r.metronome_id, r.concurrency_key) > (l.metronome_id, l.concurrency_key)
         ORDER BY r.metronome_id, r.concurrency_key LIMIT 1
     ) n
-)
-SELECT l.metronome_id, l.concurrency_key FROM line l JOIN metronomes m ON m.id = l.metronome_id
-WHERE m.max_concurrent_runs IS NULL OR m.on_limit = '{CANCEL_OLDEST}' OR (
-    SELECT count(*) FROM (
-        SELECT FROM runs r
-        WHERE r.metronome_id = l.metronome_id AND r.concurrency_key = l.concurrency_key
-          AND {HAS_PLACE}
-        LIMIT m.max_concurrent_runs
-    ) p
-) < m.max_concurrent_runs
-LIMIT {MAX_GROUPS}
-"""
-
-
-def stalled(connection: RawConnection) -> list[Group]:
-    """The groups in which runs wait though there is a place, or though older ones are to go."""
-    with connection.cursor() as cursor:
-        cursor.execute(_GROUPS)
-        return [(metronome_id, key) for metronome_id, key in cursor.fetchall()]
+),
+stalled AS (
+    SELECT l.metronome_id, l.concurrency_key FROM line l JOIN metronomes m ON m.id = l.metronome_id
+    WHERE m.max_concurrent_runs IS NULL OR m.on_limit = '{CANCEL_OLDEST}' OR (
+        SELECT count(*) FROM (
+            SELECT FROM runs r
+            WHERE r.metronome_id = l.metronome_id AND r.concurrency_key = l.concurrency_key
+              AND {HAS_PLACE}
+            LIMIT m.max_concurrent_runs
+        ) p
+    ) < m.max_concurrent_runs
+    LIMIT {MAX_GROUPS}
+)"""
 
 
 _WAITING_GROUPS = text(f"""
@@ -168,7 +165,7 @@ SELECT DISTINCT r.concurrency_key FROM runs r WHERE r.metronome_id = :metronome_
 def waiting_groups(connection: Connection, metronome_id: str) -> Sequence[Group]:
     """The groups of a workflow in which runs wait for a place."""
     rows = connection.execute(_WAITING_GROUPS, {"metronome_id": metronome_id})
-    return [(metronome_id, key) for (key,) in rows]
+    return [(metronome_id, row[0]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)

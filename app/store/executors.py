@@ -1,16 +1,21 @@
-"""Which executors live: each says so every few seconds."""
+"""Which executors live: each says so every few seconds.
+
+What it is answered saves it a statement of its own: when the next schedule is due.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
 from app.db import RawConnection
+from app.store.schedules import SECONDS
 
 SEEN_SECONDS = 10.0  # how often an executor says that it lives
 
-_SEEN = """
+_SEEN = f"""
 INSERT INTO executors (id, threads) VALUES (%(id)s, %(threads)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
+RETURNING {SECONDS}
 """
 _GONE = "DELETE FROM executors WHERE id = %s OR seen_at < clock_timestamp() - interval '1 day'"
 
@@ -20,10 +25,12 @@ _ALIVE = text(
 )
 
 
-def seen(connection: RawConnection, executor: str, threads: int) -> None:
-    """Say that ``executor`` lives."""
+def seen(connection: RawConnection, executor: str, threads: int) -> float | None:
+    """Say that ``executor`` lives; seconds until the next schedule is due, None without one."""
     with connection.cursor() as cursor:
         cursor.execute(_SEEN, {"id": executor, "threads": threads})
+        row = cursor.fetchone()
+    return None if row is None or row[0] is None else float(row[0])
 
 
 def gone(connection: RawConnection, executor: str) -> None:

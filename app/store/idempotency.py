@@ -6,6 +6,8 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
+from app.db import RawConnection
+
 KEPT: Final = "interval '24 hours'"  # how long a key is remembered
 
 _NAMES = ("fingerprint", "resource_id", "created_at")
@@ -55,14 +57,16 @@ def reserve(
 
 
 # A few at a time, so that it locks little and is done soon; the index on the age finds them.
-_PURGE = text(f"""
+_PURGE = f"""
 DELETE FROM idempotency_keys WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM idempotency_keys WHERE created_at < clock_timestamp() - {KEPT}
-    ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    SELECT ctid FROM idempotency_keys WHERE created_at < now() - {KEPT}
+    ORDER BY created_at LIMIT %s FOR UPDATE SKIP LOCKED
 ))
-""")
+"""
 
 
-def purge(connection: Connection, limit: int) -> int:
+def purge(connection: RawConnection, limit: int) -> int:
     """Forget up to ``limit`` keys that are too old; how many they were."""
-    return connection.execute(_PURGE, {"limit": limit}).rowcount
+    with connection.cursor() as cursor:
+        cursor.execute(_PURGE, (limit,))
+        return cursor.rowcount

@@ -1,4 +1,4 @@
-"""Who holds a run: claim it, renew the hold, let go, and tidy up behind an executor that died.
+"""Who holds a run: claim it, renew the hold, let go.
 
 A claim gives a run a fresh lease token, and every later write of the executor is fenced by it.
 While a run is held, ``due_at`` is the end of its lease; so the claim statement that starts new runs
@@ -20,7 +20,6 @@ from app.domain.lifecycle import (
     DOUBT,
     FAILED,
     OPEN_STEP,
-    PAUSED,
     TERMINAL,
     sql_list,
 )
@@ -61,10 +60,11 @@ class Claimed:
     confirmed_seq: int = 0
     queued_at: datetime | None = None
     version_revision: int = 0
+    concurrency_key: str | None = None  # its group, where its workflow limits how many are at work
 
 
 # What is told to the connector of a step that is closed.
-_TOLD = "s.run_id, s.seq, s.metronome_id, s.node_id, s.connector"
+TOLD = "s.run_id, s.seq, s.metronome_id, s.node_id, s.connector"
 
 # ``now()`` is the same for a whole statement, so the index ends where runs are not due yet; with
 # ``clock_timestamp()`` all that sleep or wait would be passed over at each claim.
@@ -116,7 +116,7 @@ left_behind AS (
         SELECT id, base_seq, organization_id FROM claimed WHERE lost AND base_seq > 0 OFFSET 0
     ) l
     WHERE s.run_id = ANY (ARRAY[l.id]) AND s.seq <= l.base_seq AND s.lease_token IS NOT NULL
-    RETURNING {_TOLD}, l.organization_id
+    RETURNING {TOLD}, l.organization_id
 ),
 told AS (
     {outbox.insert("left_behind", "node.cancelled")}
@@ -124,7 +124,8 @@ told AS (
 SELECT c.id, c.organization_id, c.metronome_id, c.version_id, c.user_id, c.trigger_type, c.input,
     c.attempt_count, c.max_attempts, c.deadline_at, c.lease_token, c.begun, c.lost,
     clock_timestamp(), c.parent_run_id, c.root_run_id, c.depth, c.base_seq, c.base_attempt,
-    c.takeovers, c.confirmed_seq, c.queued_at, c.version_revision
+    c.takeovers, c.confirmed_seq, c.queued_at, c.version_revision,
+    c.concurrency_key
 FROM claimed c ORDER BY c.id
 """
 
@@ -195,7 +196,7 @@ IN_DOUBT = (
 )
 
 
-def _counts(run: str) -> str:
+def counts(run: str) -> str:
     """SQL for whether news of the step ``s``, if any, still counts in its run, a table."""
     return f"""(s.result IS NOT NULL AND {run}.status NOT IN ({sql_list(TERMINAL)})
         AND s.seq > {run}.base_seq)"""
@@ -223,7 +224,7 @@ heard AS (
     UPDATE steps s SET lease_token = NULL
     FROM runs r
     WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
-      AND s.lease_token IS NOT NULL AND {_counts("r")}
+      AND s.lease_token IS NOT NULL AND {counts("r")}
 ),
 closed AS (
     UPDATE steps s SET status = CASE WHEN r.status = '{CANCELLED}' THEN '{CANCELLED}'
@@ -233,8 +234,8 @@ closed AS (
     FROM runs r
     WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
       AND s.status IN ({sql_list(OPEN_STEP)})
-      AND (s.lease_token IS NOT NULL OR r.status = '{CANCELLED}') AND NOT {_counts("r")}
-    RETURNING {_TOLD}, s.unsafe, r.organization_id
+      AND (s.lease_token IS NOT NULL OR r.status = '{CANCELLED}') AND NOT {counts("r")}
+    RETURNING {TOLD}, s.unsafe, r.organization_id
 ),
 told AS (
     {outbox.insert("closed", "node.cancelled")}
@@ -320,7 +321,7 @@ WITH closed AS (
     FROM runs r
     WHERE r.id = %(run_id)s AND r.lease_token = %(token)s AND s.run_id = r.id
       AND s.status IN ({sql_list(OPEN_STEP)})
-    RETURNING {_TOLD}, r.organization_id
+    RETURNING {TOLD}, r.organization_id
 )
 {outbox.insert("closed", "node.cancelled")}
 """
@@ -349,49 +350,3 @@ def disown(connection: RawConnection, run_id: str, token: str) -> None:
     """
     with connection.cursor() as cursor:
         cursor.execute(_DISOWN, {"run_id": run_id, "token": token})
-
-
-# Runs that were stopped while an executor held them, and whose executor died before it let go. News
-# that had come of a step count as they do in let_go.
-_SWEEP = f"""
-WITH dead AS MATERIALIZED (
-    SELECT id, organization_id, status, base_seq FROM runs
-    WHERE lease_token IS NOT NULL AND status NOT IN ({sql_list(CLAIMABLE)})
-      AND due_at <= now()
-    ORDER BY due_at LIMIT %(limit)s FOR NO KEY UPDATE SKIP LOCKED
-),
-heard AS (
-    UPDATE steps s SET lease_token = NULL
-    FROM dead WHERE s.run_id = dead.id AND s.lease_token IS NOT NULL AND {_counts("dead")}
-),
-closed AS (
-    UPDATE steps s SET status = '{FAILED}', error = %(error)s, lease_token = NULL, wake_at = NULL,
-        metadata = {late.kept()},
-        completed_at = clock_timestamp(), updated_at = clock_timestamp()
-    FROM dead WHERE s.run_id = dead.id AND s.status IN ({sql_list(OPEN_STEP)})
-      AND s.lease_token IS NOT NULL AND NOT {_counts("dead")}
-    RETURNING {_TOLD}, s.unsafe AND s.seq > dead.base_seq AS doubtful, dead.organization_id
-),
-told AS (
-    {outbox.insert("closed", "node.cancelled")}
-)
-UPDATE runs r SET lease_token = NULL, locked_by = NULL, locked_at = NULL, due_at = NULL,
-    in_doubt = r.in_doubt OR r.status = '{PAUSED}' AND d.node_id IS NOT NULL,
-    error = CASE WHEN r.status = '{PAUSED}' AND d.node_id IS NOT NULL
-        THEN replace('{IN_DOUBT}', '{{node}}', d.node_id) ELSE r.error END
-FROM dead, LATERAL (
-    SELECT min(node_id) AS node_id FROM closed WHERE closed.run_id = dead.id AND doubtful
-) d
-WHERE r.id = dead.id
-RETURNING r.id
-"""
-
-
-def sweep(connection: RawConnection, *, limit: int = 100) -> list[str]:
-    """Close the steps in flight of stopped runs whose holder died; the ids of those runs.
-
-    Their connectors are told. A step whose news has come is parked instead where its run goes on.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(_SWEEP, {"limit": limit, "error": EXECUTOR_LOST})
-        return [row[0] for row in cursor.fetchall()]

@@ -53,9 +53,7 @@ def page(
     return [rows.metronome(row) for row in connection.execute(query)]
 
 
-def _scope(
-    organization_id: str, wanted: MetronomeFilter, part: Page
-) -> list[ColumnElement[bool]]:
+def _scope(organization_id: str, wanted: MetronomeFilter, part: Page) -> list[ColumnElement[bool]]:
     """What the listed workflows have in common, but for their statuses."""
     scope: list[ColumnElement[bool]] = [metronomes.c.organization_id == organization_id]
     if not wanted.statuses and not wanted.include_archived:

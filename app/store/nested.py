@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from app.db import RawConnection
 from app.domain.lifecycle import TERMINAL, sql_list
+from app.store.concurrency import HAS_PLACE, WAITS, Group, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +17,13 @@ class Workflow:
     id: str
     status: str
     version_id: str | None
+    policy: Policy | None
 
 
 _FIND = """
-SELECT id, status, coalesce(published_version_id, draft_version_id) FROM metronomes
+SELECT id, status, coalesce(published_version_id, draft_version_id), max_concurrent_runs, on_limit,
+    concurrency_key
+FROM metronomes
 WHERE organization_id = %s AND (id = %s OR name = %s AND status <> 'archived') LIMIT 2
 """
 
@@ -30,7 +34,29 @@ def find(
     """The workflows of an organization with that id, or with that name: two at most."""
     with connection.cursor() as cursor:
         cursor.execute(_FIND, (organization_id, workflow_id, name))
-        return [Workflow(*row) for row in cursor.fetchall()]
+        return [
+            Workflow(id, status, version_id, None if most is None else Policy(most, *more))
+            for id, status, version_id, most, *more in cursor.fetchall()
+        ]
+
+
+_ROOM = f"""
+SELECT count(*) < %(most)s FROM (
+    SELECT FROM runs r
+    WHERE r.metronome_id = %(metronome_id)s AND r.concurrency_key = %(group)s
+      AND (({HAS_PLACE}) OR {WAITS})
+    LIMIT %(most)s
+) p
+"""
+
+
+def has_room(connection: RawConnection, group: Group, most: int) -> bool:
+    """Whether a group has a free place just now, for which nobody waits."""
+    metronome_id, key = group
+    with connection.cursor() as cursor:
+        cursor.execute(_ROOM, {"metronome_id": metronome_id, "group": key, "most": most})
+        row = cursor.fetchone()
+    return row is not None and bool(row[0])
 
 
 _LINE = """

@@ -6,15 +6,13 @@ checks and writes while nobody else changes the workflow.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
 from app.domain.lifecycle import sql_list
-from app.domain.models import Actor, Metronome, Page, Version
-from app.store import events, metronomes
+from app.domain.models import Actor, Deployment, Metronome, Page, Version
+from app.store import events, metronomes, triggers
 from app.store.schema import DEPLOYMENTS
 from app.store.versions import LOCK, PUBLISHED, SAVED
 
@@ -22,6 +20,7 @@ ACTIVE = "active"
 DRAFT = "draft"
 
 _LOCK = text(LOCK)
+_SYNC = ";\n".join(triggers.SYNC)
 
 
 def lock(connection: Connection, organization_id: str, metronome_id: str) -> Metronome | None:
@@ -34,6 +33,26 @@ def lock(connection: Connection, organization_id: str, metronome_id: str) -> Met
 
 _BEFORE = """json_build_object('status', old_status, 'versionId', old_version_id,
             'version', old_version)"""
+_PUBLISHED_EVENT = events.insert(
+    "published",
+    "version.published",
+    metronome_id="metronome_id",
+    version_id="version_id",
+    payload=f"""json_build_object('version', version, 'description', description,
+        'before', {_BEFORE},
+        'after', json_build_object('status', '{ACTIVE}', 'versionId', version_id,
+            'version', version))""",
+)
+_UNPUBLISHED_EVENT = events.insert(
+    "before",
+    "metronome.unpublished",
+    metronome_id="id",
+    version_id="old_version_id",
+    payload=f"""json_build_object('version', old_version,
+        'description', CAST(:description AS text),
+        'before', {_BEFORE},
+        'after', json_build_object('status', '{DRAFT}', 'versionId', NULL, 'version', NULL))""",
+)
 
 # Two statements: of a workflow's versions one at the most is published, at any moment.
 _PUBLISH = text(f"""
@@ -62,25 +81,24 @@ published AS (
         p.description, b.*
     FROM changed c, promoted p, before b
 )
-{
-    events.insert(
-        "published",
-        "version.published",
-        metronome_id="metronome_id",
-        version_id="version_id",
-        payload=f"""json_build_object('version', version, 'description', description,
-        'before', {_BEFORE},
-        'after', json_build_object('status', '{ACTIVE}', 'versionId', version_id,
-            'version', version))""",
-    )
-}
+{_PUBLISHED_EVENT};
+{_SYNC}
 """)
 
 
-def publish(connection: Connection, actor: Actor, version: Version) -> None:
-    """Make ``version`` the published one of its workflow, which becomes active."""
-    values = {"metronome_id": version.metronome_id, "version_id": version.id}
-    connection.execute(_PUBLISH, values | events.parameters(actor))
+def publish(
+    connection: Connection, actor: Actor, version: Version, listens: Mapping[str, str | None]
+) -> None:
+    """Make ``version`` the published one of its workflow, which becomes active.
+
+    ``listens`` are ``triggers.parameters`` of the version.
+    """
+    values = {
+        "metronome_id": version.metronome_id,
+        "organization_id": actor.organization_id,
+        "version_id": version.id,
+    }
+    connection.execute(_PUBLISH, {**values, **events.parameters(actor), **listens})
 
 
 _UNPUBLISH = text(f"""
@@ -99,18 +117,8 @@ changed AS (
         revision = m.revision + 1, updated_at = clock_timestamp()
     FROM before b WHERE m.id = b.id
 )
-{
-    events.insert(
-        "before",
-        "metronome.unpublished",
-        metronome_id="id",
-        version_id="old_version_id",
-        payload=f"""json_build_object('version', old_version,
-        'description', CAST(:description AS text),
-        'before', {_BEFORE},
-        'after', json_build_object('status', '{DRAFT}', 'versionId', NULL, 'version', NULL))""",
-    )
-}
+{_UNPUBLISHED_EVENT};
+{_SYNC}
 """)
 
 
@@ -118,22 +126,13 @@ def unpublish(
     connection: Connection, actor: Actor, metronome_id: str, description: str | None
 ) -> None:
     """Take back what is published; the workflow becomes a draft. ``description`` says why."""
-    values = {"metronome_id": metronome_id, "description": description}
-    connection.execute(_UNPUBLISH, values | events.parameters(actor))
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One publication, or the end of one; ``id`` is that of the audit event."""
-
-    id: str
-    metronome_id: str
-    version_id: str
-    version: int
-    action: str  # published or unpublished
-    description: str | None
-    actor_user_id: str
-    created_at: datetime
+    values = {
+        "metronome_id": metronome_id,
+        "organization_id": actor.organization_id,
+        "description": description,
+    }
+    nothing = triggers.parameters(None, ())
+    connection.execute(_UNPUBLISH, {**values, **events.parameters(actor), **nothing})
 
 
 # An unpublish of what was not published is in the audit, but no deployment.
@@ -160,8 +159,4 @@ def deployments(
         "offset": page.offset,
         "after": page.after,
     }
-    return [_deployment(row) for row in connection.execute(_DEPLOYMENTS, values)]
-
-
-def _deployment(row: Row[tuple[object, ...]] | Sequence[object]) -> Deployment:
-    return Deployment(*row)  # type: ignore[arg-type]
+    return [Deployment(*row) for row in connection.execute(_DEPLOYMENTS, values)]

@@ -1,6 +1,7 @@
 """The runs table, as the API and the command line use it.
 
-How runs begin is in starts.py. The executor's side is in boundary.py (between two nodes) and leases.py (claim, renew, let go).
+How runs begin is in starts.py. The executor's side is in boundary.py (between two nodes) and
+leases.py (claim, renew, let go).
 """
 
 from __future__ import annotations
@@ -80,24 +81,33 @@ def _open_step(step: list[Any]) -> OpenStep:
 
 
 _ATTACHED_EVENT = events.insert(
-    "attached",
+    "(SELECT * FROM attached WHERE changed) a",
     "run.updated",
     metronome_id="metronome_id",
     run_id="id",
     version_id="version_id",
-    payload="""json_build_object('attachedProjectId', attached_project_id,
-        'attachedTicketId', attached_ticket_id)""",
+    payload="""json_build_object('before', json_build_object('attachedProjectId', old_project_id,
+        'attachedTicketId', old_ticket_id), 'after', json_build_object('attachedProjectId',
+        attached_project_id, 'attachedTicketId', attached_ticket_id))""",
 )
 
 _ATTACH = text(f"""
-WITH attached AS (
-    UPDATE runs r SET
-        attached_project_id = CASE WHEN :set_project THEN :project_id ELSE attached_project_id END,
-        attached_ticket_id = CASE WHEN :set_ticket THEN :ticket_id ELSE attached_ticket_id END,
-        updated_at = clock_timestamp()
+WITH before AS (
+    SELECT r.id, r.attached_project_id AS project_id, r.attached_ticket_id AS ticket_id
+    FROM runs r
     WHERE r.id = :run_id AND r.metronome_id = :metronome_id
       AND r.organization_id = :organization_id
-    RETURNING {_RUN}
+    FOR NO KEY UPDATE
+),
+attached AS (
+    UPDATE runs r SET
+        attached_project_id = CASE WHEN :set_project THEN :project_id ELSE b.project_id END,
+        attached_ticket_id = CASE WHEN :set_ticket THEN :ticket_id ELSE b.ticket_id END,
+        updated_at = clock_timestamp()
+    FROM before b WHERE r.id = b.id
+    RETURNING {_RUN}, b.project_id AS old_project_id, b.ticket_id AS old_ticket_id,
+        (b.project_id, b.ticket_id)
+            IS DISTINCT FROM (r.attached_project_id, r.attached_ticket_id) AS changed
 ),
 audited AS (
     {_ATTACHED_EVENT}

@@ -180,6 +180,14 @@ def change(
     return None if row is None else Changed(rows.version(row), row[-1])
 
 
+_ARCHIVED_EVENT = events.insert(
+    "archived",
+    "version.archived",
+    metronome_id="metronome_id",
+    version_id="id",
+    payload="json_build_object('version', version, 'description', description)",
+)
+
 _ARCHIVE = text(f"""
 {LOCK}
 WITH asked AS (
@@ -193,15 +201,7 @@ archived AS (
     RETURNING {VERSION}, a.user_id
 ),
 audited AS (
-    {
-    events.insert(
-        "archived",
-        "version.archived",
-        metronome_id="metronome_id",
-        version_id="id",
-        payload="json_build_object('version', version, 'description', description)",
-    )
-}
+    {_ARCHIVED_EVENT}
 )
 SELECT {VERSION}, 'changed' FROM archived v
 UNION ALL

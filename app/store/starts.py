@@ -18,6 +18,7 @@ from app.store import concurrency, events, rows, trigger_events
 from app.store.concurrency import REJECT, Policy
 from app.store.metronomes import ARCHIVED
 from app.store.prepared import Message
+from app.store.triggers import ACTIVE
 
 _RUN = rows.columns(rows.RUN_FIELDS, "r")
 ARCHIVED_VERSION: Final = "archived"
@@ -29,7 +30,9 @@ class NewRun:
 
     Without ``version_id`` it is a run of the published version where ``published`` says so and
     there is one, else of the version that holds the workflow's draft. ``event`` started it.
-    ``waits`` lets it wait for a place even where the workflow would reject it.
+    ``waits`` lets it wait for a place even where the workflow would reject it. With
+    ``while_published`` it is queued only while the workflow is active and has published just this
+    version: whoever is just taking it back, or pausing it, comes before it or after it.
     """
 
     id: str
@@ -44,6 +47,7 @@ class NewRun:
     attached_project_id: str | None
     attached_ticket_id: str | None
     waits: bool
+    while_published: bool
     event: NewEvent | None
 
 
@@ -61,6 +65,7 @@ class Created:
 
     ``run`` is the one that is queued now. Where it is None, the rest tells why, or the idempotency
     key is taken: ``version_id`` is None where there is no such version, or the draft has none yet;
+    ``is_published`` says that the workflow is active and has published that version;
     with a ``policy`` the run has to be asked for with its group; ``at_work`` are the runs that have
     the places of that group.
     """
@@ -68,6 +73,7 @@ class Created:
     metronome_status: str
     version_id: str | None
     version_status: str | None
+    is_published: bool
     policy: Policy | None
     at_work: tuple[str, ...]
     run: Run | None
@@ -105,15 +111,19 @@ room AS MATERIALIZED (
 ),"""
 
 
-def _statement(*, grouped: bool, event: bool) -> str:
+def _statement(*, grouped: bool, event: bool, published: bool = False) -> str:
+    # In a group the workflow's row is locked already.
+    condition = "AND (NOT :while_published OR is_published)" if grouped else ""
     return f"""
 WITH wanted AS MATERIALIZED (
     SELECT m.id, m.organization_id, m.status, m.max_concurrent_runs, m.on_limit,
-        m.concurrency_key AS expression, v.id AS version_id, v.revision, v.status AS version_status
+        m.concurrency_key AS expression, v.id AS version_id, v.revision, v.status AS version_status,
+        (m.status = '{ACTIVE}' AND m.published_version_id = v.id) IS TRUE AS is_published
     FROM metronomes m
     LEFT JOIN versions v ON v.metronome_id = m.id AND v.id = coalesce(:version_id,
         CASE WHEN :published THEN m.published_version_id END, m.draft_version_id)
     WHERE m.id = :metronome_id AND m.organization_id = :organization_id
+    {"FOR SHARE OF m" if published else ""}
 ),{_ROOM if grouped else ""}
 created AS (
     INSERT INTO runs AS r (id, organization_id, metronome_id, user_id, version_id,
@@ -127,13 +137,15 @@ created AS (
     FROM wanted
     WHERE status <> '{ARCHIVED}' AND version_status <> '{ARCHIVED_VERSION}'
       AND {_MATCHING if grouped else _ALL}
+      {"AND is_published" if published else condition}
     ON CONFLICT (metronome_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
     RETURNING {_RUN}
 ),
 audited AS (
     {_CREATED_EVENT}
 ){f",{chr(10)}{trigger_events.recorded('created')}" if event else ""}
-SELECT w.status, w.version_id, w.version_status, w.max_concurrent_runs, w.on_limit, w.expression,
+SELECT w.status, w.version_id, w.version_status, w.is_published, w.max_concurrent_runs,
+    w.on_limit, w.expression,
     {"ARRAY(SELECT id FROM places ORDER BY id)" if grouped else "ARRAY[]::text[]"},
     {rows.columns(rows.RUN_FIELDS, "c")}
 FROM wanted w LEFT JOIN created c ON true
@@ -141,11 +153,13 @@ FROM wanted w LEFT JOIN created c ON true
 
 
 _CREATE = {event: text(_statement(grouped=False, event=event)) for event in (False, True)}
+_CREATE_PUBLISHED = text(_statement(grouped=False, event=True, published=True))
 MESSAGE = Message(
     concurrency.LOCK,
     _statement(grouped=True, event=True),
     published="bool",
     waits="bool",
+    while_published="bool",
     max_attempts="int",
     timeout_ms="bigint",
 )
@@ -167,16 +181,20 @@ def create(
         values |= trigger_events.parameters(new.event)
         row: Sequence[Any] | None = MESSAGE.row(connection, values)
     else:
-        if new.event is not None:
+        if new.event is not None or new.while_published:
             values |= trigger_events.parameters(new.event)
-        row = connection.execute(_CREATE[new.event is not None], values).one_or_none()
+        create = _CREATE_PUBLISHED if new.while_published else _CREATE[new.event is not None]
+        row = connection.execute(create, values).one_or_none()
     if row is None:
         return None
-    status, version_id, version_status, most, on_limit, expression, at_work, *run = row
+    status, version_id, version_status, is_published, most, on_limit, expression, at_work, *run = (
+        row
+    )
     return Created(
         metronome_status=status,
         version_id=version_id,
         version_status=version_status,
+        is_published=is_published,
         policy=None if most is None else Policy(most, on_limit, expression),
         at_work=tuple(at_work),
         run=None if run[0] is None else rows.run(run),

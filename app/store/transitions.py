@@ -96,7 +96,7 @@ held_audited AS ({trees.audited("held", str(PAUSE.audit), _HELD, at="(SELECT now
 ),
 told AS ({trees.stop_told("moved")}
 ),
-{trees.answer("moved")}
+{trees.answer()}
 FROM found
 """
 
@@ -228,5 +228,5 @@ def transitioned(row: Sequence[Any]) -> Transitioned:
         nested_in_flight=tuple((run_id, node) for run_id, node in pairs if run_id != run.id),
         paused_above=(more[0], more[1]) if more and more[0] is not None else None,
         doubtful=tuple(more[2]) if more else (),
-        groups=tuple((metronome, key) for metronome, _, key in (one.partition(" ") for one in groups)),
+        groups=tuple((one[0], one[2]) for one in (group.partition(" ") for group in groups or ())),
     )

@@ -176,4 +176,4 @@ SELECT {rows.columns(rows.RUN_FIELDS, "found")}, did_move,
         SELECT o.run_id || '/' || o.node_id FROM open_steps o
         WHERE o.lease_token IS NOT NULL ORDER BY o.run_id, o.seq
     ),
-    (SELECT count(*) FROM told), ARRAY({groups})"""
+    (SELECT count(*) FROM told), {f"ARRAY({groups})" if groups else "CAST(NULL AS text[])"}"""

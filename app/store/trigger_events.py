@@ -107,6 +107,7 @@ inserted AS (
     FROM given g
     LEFT JOIN metronomes m ON m.id = g.metronome_id AND m.organization_id = :organization_id
     WHERE g.metronome_id IS NULL OR m.id IS NOT NULL
+    ON CONFLICT (id) DO NOTHING
     RETURNING {rows.columns(FIELDS, "e")}
 ),
 counted AS (
@@ -136,7 +137,7 @@ def insert(
 ) -> list[TriggerEvent]:
     """Record deliveries that start no run, in one statement; the events, in the order of their ids.
 
-    Those of workflows that are not the organization's are left out.
+    Those of workflows that are not the organization's are left out, and those that are recorded.
     """
     if not unmatched:
         return []
@@ -184,17 +185,21 @@ def of_source(
     return [event(row) for row in connection.execute(_OF_SOURCE, values)]
 
 
-_GET = text(f"""
-SELECT {_EVENT} FROM trigger_events e WHERE e.id = :id AND e.organization_id = :organization_id
+_WITH_IDS = text(f"""
+SELECT {_EVENT} FROM trigger_events e
+WHERE e.id = ANY (:ids) AND e.organization_id = :organization_id
+ORDER BY e.id
 """)
 
 
-def get(connection: Connection, organization_id: str, event_id: str) -> TriggerEvent | None:
-    """The event; None where it is unknown, or another organization's."""
-    row = connection.execute(
-        _GET, {"id": event_id, "organization_id": organization_id}
-    ).one_or_none()
-    return None if row is None else event(row)
+def with_ids(
+    connection: Connection, organization_id: str, ids: Sequence[str]
+) -> list[TriggerEvent]:
+    """The events with these ids, as far as they are the organization's, the oldest first."""
+    if not ids:
+        return []
+    values = {"ids": list(ids), "organization_id": organization_id}
+    return [event(row) for row in connection.execute(_WITH_IDS, values)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ The rows follow the row of their workflow: which version it has published, who o
 is active. So they are written by the transaction that changes the workflow, behind the lock on
 that row (``LOCK``), and never by anybody else but the scheduler, which moves ``next_due_at`` on.
 
-- Publishing and unpublishing send ``SYNC`` behind their own statement, in the same message.
+- Publishing and unpublishing call ``sync`` behind their own statement, in the same transaction (or
+  send ``SYNC`` in the same message).
 - A new status or owner puts ``follows(...)`` into its own statement.
 
 Both take ``parameters(...)``: what the version listens for, computed before. Where another version
@@ -112,6 +113,23 @@ def parameters(version_id: str | None, found: Sequence[NewTrigger]) -> dict[str,
     return {"trigger_version_id": version_id, "trigger_rows": document}
 
 
+_SYNC = text("; ".join(SYNC))
+
+
+def sync(
+    connection: Connection,
+    organization_id: str,
+    metronome_id: str,
+    given: Mapping[str, str | None],
+) -> None:
+    """Have the triggers follow what is published now, in the transaction that has published it.
+
+    ``given`` are the ``parameters`` of that version; of None where nothing is published any more.
+    """
+    values = {"organization_id": organization_id, "metronome_id": metronome_id}
+    connection.execute(_SYNC, values | dict(given))
+
+
 @dataclass(frozen=True, slots=True)
 class Published:
     """What a workflow has published, and the database's time at which that was read."""
@@ -146,6 +164,7 @@ class Listener:
     """A trigger of a published workflow, and that workflow's status."""
 
     metronome_id: str
+    version_id: str
     user_id: str  # the workflow's owner
     node_id: str
     config: Mapping[str, Any]
@@ -154,7 +173,9 @@ class Listener:
     metronome_status: str
 
 
-_COLUMNS = "t.metronome_id, t.user_id, t.node_id, t.config, t.paused, t.created_at, m.status"
+_COLUMNS = (
+    "t.metronome_id, t.version_id, t.user_id, t.node_id, t.config, t.paused, t.created_at, m.status"
+)
 
 _LISTENERS = text(f"""
 SELECT {_COLUMNS}

@@ -82,6 +82,7 @@ def _workflows() -> None:
         "metronomes_on_limit", "metronomes", "on_limit IN ('queue', 'reject', 'cancel_oldest')"
     )
     op.create_check_constraint("metronomes_limit", "metronomes", "max_concurrent_runs >= 1")
+    op.create_index("metronomes_by_status", "metronomes", ["organization_id", "status", "id"])
     op.alter_column("versions", "version", nullable=True)
     op.add_column(
         "versions",
@@ -194,6 +195,8 @@ def _triggers() -> None:
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
         _time("created_at"),
         _time("revoked_at", nullable=True),
+        _time("refused_at", nullable=True),
+        sa.Column("refused_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("sha256"),
     )
@@ -272,6 +275,7 @@ def downgrade() -> None:
         ") n WHERE v.id = n.id"
     )
     op.alter_column("versions", "version", nullable=False)
+    op.drop_index("metronomes_by_status", table_name="metronomes")
     op.drop_constraint("metronomes_limit", "metronomes", type_="check")
     op.drop_constraint("metronomes_on_limit", "metronomes", type_="check")
     for name in ("concurrency_key", "on_limit", "max_concurrent_runs", "revision"):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from app.db import Database
 from tests.api import states
 from tests.api.conftest import DEFINITION, Caller, data, refused
 
+OF_METRONOMES = "FROM audit_events WHERE action LIKE 'metronome.%%'"
 BUILDER = {
     "nodes": [
         {
@@ -128,7 +130,9 @@ def test_a_change_leaves_the_rest(api: Caller) -> None:
     after = data(api.patch(path, {"name": "new"}))
     assert after["name"] == "new"
     assert after["updatedAt"] > before["updatedAt"]
-    assert {**after, "name": before["name"], "updatedAt": before["updatedAt"]} == before
+    assert after["revision"] == before["revision"] + 1
+    same = {name: before[name] for name in ("name", "updatedAt", "revision")}
+    assert {**after, **same} == before
 
 
 def test_null_clears_what_may_be_empty(api: Caller) -> None:
@@ -142,8 +146,23 @@ def test_null_clears_what_may_be_empty(api: Caller) -> None:
 def test_no_change_writes_nothing(api: Caller, db: Database) -> None:
     path = api.new_metronome()
     before = data(api.get(path))
-    assert data(api.patch(path, {})) == before
-    assert states.count(db, "SELECT count(*) FROM audit_events") == 1
+    same = {name: before[name] for name in ("name", "status", "definition", "description")}
+    for body in ({}, same, {"concurrency": None}):
+        assert data(api.patch(path, body)) == before
+    assert states.count(db, f"SELECT count(*) {OF_METRONOMES}") == 1
+
+
+def test_what_stays_the_same_is_no_new_version(api: Caller) -> None:
+    path = api.new_metronome()
+    first, second = (
+        data(api.get(api.new_run(path)))["versionId"]
+        for _ in range(2)
+        if data(api.patch(path, {"definition": DEFINITION}))
+    )
+    assert first == second
+    changed = {**DEFINITION, "description": "new"}
+    api.patch(path, {"definition": changed})
+    assert data(api.get(api.new_run(path)))["versionId"] != first
 
 
 def test_a_bad_change_changes_nothing(api: Caller) -> None:
@@ -176,12 +195,34 @@ def test_every_change_is_in_the_audit(api: Caller, db: Database) -> None:
     api.delete(path)
     with db.connect() as connection:
         rows = connection.exec_driver_sql(
-            "SELECT action, actor_user_id, payload FROM audit_events ORDER BY id"
+            f"SELECT action, actor_user_id, payload {OF_METRONOMES} ORDER BY id"
         ).all()
+    both = {
+        "changed": ["name", "status"],
+        "before": {"name": "test", "status": "draft"},
+        "after": {"name": "new", "status": "active"},
+    }
+    gone = {
+        "changed": ["status"],
+        "before": {"status": "active"},
+        "after": {"status": "archived"},
+    }
     assert [tuple(row) for row in rows] == [
         ("metronome.created", "ada", None),
-        ("metronome.updated", "ada", {"changed": ["name", "status"], "status": "active"}),
-        ("version.saved", "ada", {"version": 0}),
-        ("run.created", "ada", {"triggerType": "manual"}),
-        ("metronome.archived", "ada", None),
+        ("metronome.updated", "ada", both),
+        ("metronome.archived", "ada", gone),
     ]
+
+
+def test_of_a_definition_the_audit_has_the_size_and_a_digest(api: Caller, db: Database) -> None:
+    path = api.new_metronome()
+    api.patch(path, {"definition": {"nodes": [], "edges": []}})
+    with db.connect() as connection:
+        payload = connection.exec_driver_sql(
+            f"SELECT payload {OF_METRONOMES} ORDER BY id DESC LIMIT 1"
+        ).scalar_one()
+    written = b'{"edges":[],"nodes":[]}'  # as the test client sorts it
+    digest = {"bytes": len(written), "sha256": hashlib.sha256(written).hexdigest()}
+    assert payload["changed"] == ["definition"]
+    assert payload["after"] == {"definition": digest}
+    assert payload["before"]["definition"]["bytes"] > len(written)

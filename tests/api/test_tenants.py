@@ -17,14 +17,38 @@ METRONOME: list[tuple[str, str, Any]] = [
     ("GET", "", None),
     ("PATCH", "", {"name": "mine"}),
     ("DELETE", "", None),
+    ("GET", "/owner-candidates", None),
+    ("PATCH", "/owner", {"ownerUserId": "eve"}),
+    ("GET", "/versions", None),
+    ("POST", "/versions", {}),
+    ("POST", "/publish", {}),
+    ("POST", "/unpublish", {}),
+    ("GET", "/deployments", None),
 ]
-RUNS: list[tuple[str, str, Any]] = [("GET", "/runs", None), ("POST", "/runs", {})]
+VERSION: list[tuple[str, str, Any]] = [
+    ("GET", "", None),
+    ("GET", "?revision=0", None),
+    ("PATCH", "", {"description": "mine"}),
+    ("DELETE", "", None),
+    ("POST", "/publish", {}),
+    ("GET", "/diff?againstVersionId=ver_1", None),
+]
+RUNS: list[tuple[str, str, Any]] = [
+    ("GET", "/runs", None),
+    ("POST", "/runs", {}),
+    ("POST", "/test-run", {}),
+    ("POST", "/test-runs", {"selection": {"nodeId": "start"}}),
+    ("POST", "/test-runs/preview", {"selection": {"nodeId": "start"}}),
+]
 RUN: list[tuple[str, str, Any]] = [
     ("GET", "", None),
     ("GET", "?view=compact", None),
     ("PATCH", "", {"attachedProjectId": "p"}),
     ("DELETE", "", None),
     ("GET", "/steps", None),
+    ("GET", "/timeline", None),
+    ("GET", "/timeline?view=compact", None),
+    ("GET", "/result", None),
     ("GET", "/children", None),
     ("POST", "/cancel", {}),
     ("POST", "/pause", {}),
@@ -48,6 +72,35 @@ def test_a_metronome_of_others_is_as_unknown(
         assert answer.status_code == 404
         assert answer.get_data() == theirs.get_data()
     assert data(api.get(path)) == before
+
+
+@pytest.mark.parametrize("status", ["saved", "published", "archived"])
+@pytest.mark.parametrize(("method", "rest", "body"), VERSION)
+def test_a_version_of_others_is_as_unknown(
+    api: Caller, other: Caller, method: str, rest: str, body: Any, status: str
+) -> None:
+    metronome = api.new_metronome()
+    version_id = data(api.post(f"{metronome}/versions"), 201)["id"]
+    path = f"{metronome}/versions/{version_id}"
+    if status == "published":
+        data(api.post(f"{path}/publish"))
+    elif status == "archived":
+        api.delete(path)
+    before = data(api.get(path)), data(api.get(metronome))
+    theirs = other.send(method, f"{path}{rest}", body)
+    refused(theirs, 404, "version_not_found")
+    for who, unknown in (
+        (api, f"{metronome}/versions/{new_id('ver')}"),
+        (api, f"{api.new_metronome()}/versions/{version_id}"),  # of another workflow of ours
+        (other, f"{other.new_metronome()}/versions/{version_id}"),  # under a workflow of theirs
+        (api, f"metronomes/{new_id('met')}/versions/{version_id}"),
+        *((api, f"{metronome}/versions/{one}") for one in IMPOSSIBLE),
+        *((api, f"metronomes/{one}/versions/{version_id}") for one in IMPOSSIBLE),
+    ):
+        answer = who.send(method, f"{unknown}{rest}", body)
+        assert answer.status_code == 404, unknown
+        assert answer.get_data() == theirs.get_data()
+    assert (data(api.get(path)), data(api.get(metronome))) == before
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "waiting_approval", "paused", "failed"])
@@ -113,6 +166,10 @@ def test_every_operation_on_an_id_is_tried_here(api: Caller) -> None:
     tried |= {
         (method, "/v1/metronomes/{metronomeId}/runs/{runId}" + re.sub(r"\?.*", "", rest))
         for method, rest, _ in RUN
+    }
+    tried |= {
+        (method, "/v1/metronomes/{metronomeId}/versions/{versionId}" + re.sub(r"\?.*", "", rest))
+        for method, rest, _ in VERSION
     }
     document = api.get("/openapi.json").json or {}
     there = {

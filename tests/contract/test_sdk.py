@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from computer_agents import ComputerAgentsClient
-
-from tests.processes import Live
 
 DEFINITION = {
     "nodes": [{"id": "start", "kind": "trigger"}, {"id": "finish", "kind": "end"}],
     "edges": [{"id": "e1", "source": "start", "target": "finish"}],
 }
-
-
-@pytest.fixture
-def sdk(live: Live) -> Iterator[Any]:
-    """The SDK's metronomes resource."""
-    client = ComputerAgentsClient(api_key=live.api_key, base_url=live.base_url)
-    yield client.metronomes
-    client.close()
 
 
 def test_workflows(sdk: Any) -> None:

@@ -20,9 +20,9 @@ from app.domain import retry
 from app.domain.models import Actor, Page, Run, Step, Transitioned
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.engine.executor import Executor, Options
-from app.nodes import REGISTRY
+from app.nodes import RUNNABLE
 from app.nodes.base import Context, NodeKind, NodeLimits
-from app.services import metronomes, runs, transitions
+from app.services import metronomes, runs, starts, transitions
 from app.store.leases import DUE_CHANNEL
 from tests.connectors import connector
 from tests.processes import PATIENCE, wait_for
@@ -111,7 +111,7 @@ class Lab:
         self.gate, self.stoppable, self.flaky = Gate(), Stoppable(), Flaky()
         self.risky = Risky()
         mine = {kind.kind: kind for kind in (self.gate, self.stoppable, self.flaky, self.risky)}
-        self.kinds = {**REGISTRY, **mine}
+        self.kinds = {**RUNNABLE, **mine}
         self._executors: list[tuple[Executor, threading.Thread]] = []
 
     def start(self, **changes: Any) -> Executor:
@@ -169,8 +169,8 @@ class Lab:
 
     def begin(self, metronome_id: str, **wanted: Any) -> Run:
         """Queue a run of a workflow."""
-        request = runs.RunRequest(**wanted)
-        run, _ = runs.create(self.db, ACTOR, metronome_id, request, tell=self.tell)
+        request = starts.RunRequest(**wanted)
+        run, _ = starts.create(self.db, ACTOR, metronome_id, request, tell=self.tell)
         return run
 
     def tell(self) -> None:

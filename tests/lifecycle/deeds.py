@@ -20,7 +20,7 @@ from app.domain.lifecycle import (
     Action,
 )
 from app.domain.models import Actor, Decision
-from app.store import boundary, callbacks, decisions, leases, retries, transitions
+from app.store import boundary, callbacks, decisions, leases, retries, sweeps, transitions
 from app.store.boundary import Boundary, Move, StepEnd
 from app.store.callbacks import Place
 from app.store.leases import Claimed, NextNode
@@ -229,7 +229,7 @@ class Sweep:
 
     def ask(self, db: Database, raw: RawConnection) -> set[str]:
         """As the executor does."""
-        return set(leases.sweep(raw))
+        return set(sweeps.sweep(raw).runs)
 
     def expect(self, forest: Forest, said: set[str]) -> set[str]:
         """Whatever was swept was dead; what somebody else has locked is left for later."""

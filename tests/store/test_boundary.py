@@ -26,7 +26,7 @@ from app.domain.lifecycle import (
     Action,
 )
 from app.ids import new_id
-from app.store import boundary, leases
+from app.store import boundary, leases, sweeps
 from app.store.boundary import Boundary, Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed
 from tests.processes import PATIENCE
@@ -200,7 +200,7 @@ def _moves(world: World, held: Claimed) -> dict[str, Callable[[], object]]:
         ),
         "close_all": lambda: leases.close_all(connection, held.id, held.token, "why"),
         "let_go": lambda: leases.let_go(connection, held.id, held.token),
-        "sweep": lambda: leases.sweep(connection),
+        "sweep": lambda: sweeps.sweep(connection),
     }
 
 

@@ -20,7 +20,7 @@ from app.domain.lifecycle import (
     TERMINAL,
     Action,
 )
-from app.store import boundary, leases
+from app.store import boundary, leases, sweeps
 from app.store.boundary import Move, StepEnd
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED, IN_DOUBT, Claimed, NextNode
 from tests.store.world import World, as_held, bound
@@ -235,7 +235,7 @@ def test_a_paused_run_whose_executor_died_is_in_doubt_where_its_node_is_unsafe(
     before = world.run(held.id)
     world.expire(held.id, other.id)
 
-    assert set(leases.sweep(world.raw())) == {held.id, other.id}
+    assert set(sweeps.sweep(world.raw()).runs) == {held.id, other.id}
 
     run = world.run(held.id)
     assert (run["status"], run["paused_by"]) == (status, before["paused_by"])
@@ -252,7 +252,7 @@ def test_the_sweep_counts_what_was_in_flight_in_this_attempt(world: World) -> No
     world.put_step(run_id, 2, RUNNING, **columns)
     world.put_step(run_id, 3, COMPLETED, **columns)
     world.expire(run_id)
-    assert leases.sweep(world.raw()) == [run_id]
+    assert sweeps.sweep(world.raw()).runs == (run_id,)
     assert not is_in_doubt(world, run_id)
     assert [one["status"] for one in world.steps(run_id)] == [FAILED, RUNNING, COMPLETED]
 

@@ -24,7 +24,7 @@ from app.domain.lifecycle import (
     TERMINAL,
 )
 from app.ids import new_id
-from app.store import boundary, leases
+from app.store import boundary, leases, sweeps
 from app.store.boundary import Boundary, Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import NextNode
 from tests.processes import PATIENCE
@@ -124,7 +124,7 @@ def test_an_attempt_is_counted_when_it_begins_and_not_when_it_goes_on(world: Wor
     [
         (leases._CLAIM % {"limit": 10, "lease": 60, "executor": "'e'"}, "runs_due"),
         (leases._NEXT_DUE, "runs_due"),
-        (leases._SWEEP % {"limit": 10, "error": "'e'"}, "runs_draining"),
+        (sweeps._SWEEP % {"limit": 10, "error": "'e'"}, "runs_draining"),
     ],
     ids=["claim", "next due", "sweep"],
 )
@@ -163,7 +163,7 @@ def test_a_heartbeat_renews_what_is_held_whatever_its_status_and_tells_it(world:
     assert [one.id for one in leases.claim(world.raw(), "executor-2", limit=9, lease=60)] == [
         lost.id
     ]
-    assert leases.sweep(world.raw()) == []
+    assert sweeps.sweep(world.raw()).runs == ()
 
 
 # -- P6: take-over
@@ -197,7 +197,7 @@ def test_a_zombie_changes_nothing(world: World) -> None:
     assert leases.let_go(connection, zombie.id, zombie.token, nexts=_nexts(5), error="x") is None
     assert leases.let_go(connection, zombie.id, zombie.token, unfinished=True) is None
     leases.close_all(connection, zombie.id, zombie.token, "x")
-    assert leases.sweep(connection) == []
+    assert sweeps.sweep(connection).runs == ()
 
     assert world.everything() == before
 
@@ -308,12 +308,12 @@ def test_the_steps_of_a_dead_executor_are_closed_once_its_lease_is_over(
     world.put_step(
         run_id, 2, RUNNING, lease_token=f"(SELECT lease_token FROM runs WHERE id = '{run_id}')"
     )
-    assert leases.sweep(world.raw()) == []
+    assert sweeps.sweep(world.raw()).runs == ()
     finished = world.steps(run_id)[0]
     updated_at = world.run(run_id)["updated_at"]
     world.expire(run_id)
 
-    assert leases.sweep(world.raw()) == [run_id]
+    assert sweeps.sweep(world.raw()).runs == (run_id,)
 
     done, closed = world.steps(run_id)
     assert done == finished
@@ -321,7 +321,7 @@ def test_the_steps_of_a_dead_executor_are_closed_once_its_lease_is_over(
     run = world.run(run_id)
     assert (run["status"], run["updated_at"]) == (status, updated_at)
     assert (run["lease_token"], run["due_at"]) == (None, None)
-    assert leases.sweep(world.raw()) == []
+    assert sweeps.sweep(world.raw()).runs == ()
 
 
 def test_the_sweep_leaves_runs_alone_that_can_be_claimed(world: World) -> None:
@@ -330,7 +330,7 @@ def test_the_sweep_leaves_runs_alone_that_can_be_claimed(world: World) -> None:
     world.done(RETRY, runs[0].id)
     world.expire(*(one.id for one in runs))
     before = world.everything()
-    assert leases.sweep(world.raw()) == []
+    assert sweeps.sweep(world.raw()).runs == ()
     assert world.everything() == before
 
 
@@ -338,7 +338,7 @@ def test_a_node_that_ends_after_the_sweep_changes_nothing(world: World) -> None:
     held = world.in_flight()
     world.done(CANCEL, held.id)
     world.expire(held.id)
-    leases.sweep(world.raw())
+    sweeps.sweep(world.raw())
     before = world.everything()
     assert world.write(step(held, end=1, start=2)).answer == "lease_lost"
     assert leases.let_go(world.raw(), held.id, held.token, nexts=_nexts(2)) is None
@@ -374,7 +374,7 @@ def test_nothing_that_locks_runs_waits_in_a_circle(world: World) -> None:
         ),
         lambda n: leases.renew(chores[0], pairs, lease=0.001),
         lambda n: leases.renew(chores[1], pairs[::-1], lease=0.001),
-        lambda n: leases.sweep(chores[2]),
+        lambda n: sweeps.sweep(chores[2]),
         lambda n: leases.claim(chores[3], "executor-2", limit=5, lease=0.001),
         lambda n: leases.let_go(chores[4], *pairs[n % len(pairs)]),
         lambda n: leases.close_all(chores[5], *pairs[n % len(pairs)], "x"),

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
 from app.db import Database
-from app.domain.models import Actor
-from app.store import metronomes, versions
+from app.domain.models import Actor, Page
+from app.store import metronome_list, metronomes, versions
+from app.store.metronome_list import MetronomeFilter
 from app.store.metronomes import NewMetronome
 
 ADA = Actor("key_a", "ada", "acme")
 EVE = Actor("key_e", "eve", "evil")
+OTHER = '{"nodes": [], "edges": []}'
 TEXT = '{"edges": [], "nodes":[{"id":"a","kind":"end"}]}'
 
 
 def create(db: Database, number: int = 1, actor: Actor = ADA) -> str:
     with db.connect() as connection:
         new = NewMetronome(f"met_{number}", "n", None, "draft", TEXT, None)
-        return metronomes.create(connection, actor, new).id
+        made = metronomes.create(connection, actor, new)
+    assert made is not None
+    return made.id
 
 
 def test_a_workflow_is_seen_by_its_organization_alone(db: Database) -> None:
@@ -24,7 +28,8 @@ def test_a_workflow_is_seen_by_its_organization_alone(db: Database) -> None:
         assert list(found.definition) == ["edges", "nodes"]
         assert metronomes.get(connection, "evil", metronome) is None
         assert metronomes.update(connection, EVE, metronome, {"name": "mine"}) is None
-        assert not metronomes.archive(connection, EVE, metronome)
+        assert metronomes.archive(connection, EVE, metronome) is None
+        assert metronomes.transfer(connection, EVE, metronome, "eve") is None
         assert metronomes.get(connection, "acme", metronome) == found
 
 
@@ -36,6 +41,8 @@ def test_a_new_definition_has_no_version_yet(db: Database) -> None:
         metronomes.update(connection, ADA, metronome, {"name": "new", "description": "d"})
         assert connection.exec_driver_sql(draft).scalar_one() == version
         metronomes.update(connection, ADA, metronome, {"definition": TEXT})
+        assert connection.exec_driver_sql(draft).scalar_one() == version
+        metronomes.update(connection, ADA, metronome, {"definition": OTHER})
         assert connection.exec_driver_sql(draft).scalar_one() is None
 
 
@@ -43,11 +50,10 @@ def test_the_published_version_comes_with_its_number(db: Database) -> None:
     metronome = create(db)
     with db.connect() as connection:
         versions.of_draft(connection, ADA, metronome)
+        connection.exec_driver_sql("UPDATE versions SET version = 0")
         connection.exec_driver_sql("UPDATE metronomes SET published_version_id = draft_version_id")
         found = metronomes.get(connection, "acme", metronome)
-        (listed,) = metronomes.page(
-            connection, "acme", statuses=(), include_archived=False, limit=9, offset=0
-        )
+        (listed,) = metronome_list.page(connection, "acme", MetronomeFilter(), Page(9))
         assert found == listed
         assert found is not None
         assert found.published_version_number == 0
@@ -61,14 +67,8 @@ def test_archived_ones_are_listed_when_asked_for(db: Database) -> None:
         metronomes.archive(connection, ADA, "met_2")
 
         def listed(*statuses: str, archived: bool = False) -> list[str]:
-            found = metronomes.page(
-                connection,
-                "acme",
-                statuses=statuses,
-                include_archived=archived,
-                limit=9,
-                offset=0,
-            )
+            wanted = MetronomeFilter(statuses=statuses, include_archived=archived)
+            found = metronome_list.page(connection, "acme", wanted, Page(9))
             return [one.id for one in found]
 
         assert listed() == ["met_3", "met_1"]

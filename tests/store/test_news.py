@@ -22,7 +22,7 @@ from app.domain.lifecycle import (
     TERMINAL,
     WAITING_APPROVAL,
 )
-from app.store import callbacks, leases
+from app.store import callbacks, leases, sweeps
 from app.store.callbacks import Place
 from app.store.leases import EXECUTOR_LOST, Claimed
 from tests.store.world import METRONOME, World, as_held
@@ -65,7 +65,7 @@ def lose(world: World, held: Claimed, how: str) -> None:
     """The executor ends without a word, or leaves the node behind."""
     if how == "sweep":
         world.expire(held.id)
-        assert leases.sweep(world.raw()) == [held.id]
+        assert sweeps.sweep(world.raw()).runs == (held.id,)
     else:
         leases.let_go(world.raw(), held.id, held.token, error=STOPPED, unfinished=True)
 

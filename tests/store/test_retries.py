@@ -21,7 +21,7 @@ from app.domain.lifecycle import (
     WAITING_APPROVAL,
 )
 from app.domain.models import Transitioned
-from app.store import leases, retries, transitions
+from app.store import leases, retries, sweeps, transitions
 from tests.store.world import ACTOR, METRONOME, Ear, World, step
 
 
@@ -180,7 +180,7 @@ def test_a_run_in_doubt_that_goes_on_takes_along_what_its_pause_had_paused(world
     world.done(PAUSE, root)
     world.execute("UPDATE runs SET in_doubt = true WHERE id = %s", root)
     world.expire(lost)
-    assert leases.sweep(world.raw()) == [lost]
+    assert sweeps.sweep(world.raw()).runs == (lost,)
     heard = Ear(world, leases.DUE_CHANNEL)
 
     assert retry(world, root, afresh=False).moved

@@ -132,8 +132,8 @@ def test_a_delivery_is_found_by_the_senders_id(workflow: Database) -> None:
         assert [one.status for one in found] == ["matched", "ignored"]
         assert trigger_events.of_source(connection, "org_2", "email", "s1") == []
         assert trigger_events.of_source(connection, "org_1", "github", "s1") == []
-        assert trigger_events.get(connection, "org_1", found[0].id) == found[0]
-        assert trigger_events.get(connection, "org_2", found[0].id) is None
+        assert trigger_events.with_ids(connection, "org_1", [found[0].id]) == found[:1]
+        assert trigger_events.with_ids(connection, "org_2", [found[0].id]) == []
 
 
 def test_lists_are_filtered_and_turn_pages(workflow: Database) -> None:

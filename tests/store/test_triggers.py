@@ -161,9 +161,7 @@ def test_executors_hear_of_new_schedules(workflow: Database, database_url: str) 
         cursor.execute(f"LISTEN {DUE_CHANNEL}")
         publish(workflow, "ver_1", trigger("a", next_due_at=DUE))
         follow(workflow, "paused")
-        follow(
-            workflow, "active", **triggers.parameters("ver_1", [trigger("a", next_due_at=DUE)])
-        )
+        follow(workflow, "active", **triggers.parameters("ver_1", [trigger("a", next_due_at=DUE)]))
         cursor.execute("SELECT 1")
         assert [one.payload for one in listening.notifies] == ["schedule", "schedule"]
     finally:

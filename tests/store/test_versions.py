@@ -1,15 +1,12 @@
 from __future__ import annotations
 
 import json
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 from app.db import Database
-from app.domain.models import Actor
+from app.domain.models import Actor, Page
 from app.store import metronomes, versions
 from app.store.metronomes import NewMetronome
 from app.store.versions import NewVersion
-from tests.processes import PATIENCE
 
 ADA = Actor("key_a", "ada", "acme")
 EVE = Actor("key_e", "eve", "evil")
@@ -26,15 +23,15 @@ def create(db: Database) -> str:
         return metronomes.create(connection, ADA, new).id
 
 
-def rows(db: Database) -> list[tuple[int, int, int, str]]:
+def rows(db: Database) -> list[tuple[int | None, int, int, str]]:
     with db.connect() as connection:
         found = connection.exec_driver_sql(
-            "SELECT version, node_count, edge_count, trigger_summary FROM versions ORDER BY version"
+            "SELECT version, node_count, edge_count, trigger_summary FROM versions ORDER BY id"
         )
         return [tuple(row) for row in found]
 
 
-def test_a_draft_becomes_a_version_once(db: Database) -> None:
+def test_a_draft_becomes_a_version_once_and_gets_no_number(db: Database) -> None:
     metronome = create(db)
     with db.connect() as connection:
         first = versions.of_draft(connection, ADA, metronome)
@@ -42,7 +39,7 @@ def test_a_draft_becomes_a_version_once(db: Database) -> None:
         assert versions.of_draft(connection, ADA, metronome) == first
         metronomes.update(connection, ADA, metronome, {"definition": draft(2)})
         assert versions.of_draft(connection, ADA, metronome) != first
-    assert rows(db) == [(0, 1, 0, "told"), (1, 2, 0, "told")]
+    assert rows(db) == [(None, 1, 0, "told"), (None, 2, 0, "told")]
 
 
 def test_a_version_of_its_own_leaves_the_draft(db: Database) -> None:
@@ -50,7 +47,20 @@ def test_a_version_of_its_own_leaves_the_draft(db: Database) -> None:
     with db.connect() as connection:
         own = versions.create(connection, ADA, metronome, NewVersion(draft(3), 3, 0))
         assert versions.of_draft(connection, ADA, metronome) != own
-    assert rows(db) == [(0, 3, 0, "told"), (1, 1, 0, "told")]
+    assert rows(db) == [(None, 3, 0, "told"), (None, 1, 0, "told")]
+
+
+def test_what_was_only_run_is_in_no_list_and_no_audit(db: Database) -> None:
+    metronome = create(db)
+    with db.connect() as connection:
+        own = versions.create(connection, ADA, metronome, NewVersion(draft(3), 3, 0)) or ""
+        assert versions.of_draft(connection, ADA, metronome)
+        assert versions.page(connection, "acme", metronome, Page(10)) == []
+        found = versions.get(connection, "acme", metronome, own)
+        assert found is not None
+        assert (found.version, found.status, found.node_count) == (None, "saved", 3)
+        audits = connection.exec_driver_sql("SELECT action FROM audit_events").scalars().all()
+    assert audits == ["metronome.created"]
 
 
 def test_others_can_make_none(db: Database) -> None:
@@ -67,50 +77,7 @@ def test_the_executor_gets_the_text_that_was_saved(db: Database) -> None:
     with db.connect() as connection:
         version = versions.of_draft(connection, ADA, metronome) or ""
     raw = db.raw()
-    assert versions.definition(raw, version) == draft(1)
-    assert versions.definition(raw, "ver_unknown") is None
+    assert versions.definition(raw, version, 0) == draft(1)
+    assert versions.definition(raw, version, 1) is None
+    assert versions.definition(raw, "ver_unknown", 0) is None
     raw.close()
-
-
-def test_numbers_have_no_gap_and_no_double_under_load(db: Database) -> None:
-    metronome = create(db)
-    together = threading.Barrier(8)
-
-    def work(worker: int) -> set[str | None]:
-        made: set[str | None] = set()
-        together.wait(PATIENCE)
-        for turn in range(10):
-            with db.connect() as connection:
-                if worker % 2:
-                    new = NewVersion(draft(1), 1, 0)
-                    made.add(versions.create(connection, ADA, metronome, new))
-                else:
-                    changes = {"definition": draft(worker * 100 + turn)}
-                    metronomes.update(connection, ADA, metronome, changes)
-                    made.add(versions.of_draft(connection, ADA, metronome))
-        return made
-
-    with ThreadPoolExecutor(8) as pool:
-        made = set().union(*pool.map(work, range(8)))
-    assert None not in made
-    numbers = [version for version, *_ in rows(db)]
-    assert numbers == list(range(len(made)))
-    # the draft's version holds the draft, whoever came last
-    with db.connect() as connection:
-        same = connection.exec_driver_sql(
-            "SELECT m.definition::text = v.definition::text FROM metronomes m"
-            " JOIN versions v ON v.id = m.draft_version_id"
-        ).scalar_one_or_none()
-        assert same is not False
-
-
-def test_each_version_is_in_the_audit_once(db: Database) -> None:
-    metronome = create(db)
-    with db.connect() as connection:
-        version = versions.of_draft(connection, ADA, metronome)
-        versions.of_draft(connection, ADA, metronome)
-        audits = connection.exec_driver_sql(
-            "SELECT version_id, actor_user_id, user_id, payload FROM audit_events"
-            " WHERE action = 'version.saved'"
-        ).all()
-    assert [tuple(row) for row in audits] == [(version, "ada", "ada", {"version": 0})]

@@ -26,7 +26,7 @@ from app.domain.lifecycle import (
     WAITING_APPROVAL,
     Action,
 )
-from app.store import boundary, leases
+from app.store import boundary, leases, sweeps
 from app.store.boundary import Boundary, Move
 from app.store.leases import DUE_CHANNEL, Claimed
 from tests.store.world import METRONOME, Ear, World, bound, make_move, step
@@ -252,7 +252,7 @@ def test_ends_spawns_stops_and_chores_of_trees_never_wait_in_a_circle(world: Wor
         acts(RESUME, kids[::-1]),
         lambda _: leases.renew(chores[0], pairs, lease=0.001),
         lambda _: leases.claim(chores[1], "executor-2", limit=5, lease=0.001),
-        lambda _: leases.sweep(chores[2]),
+        lambda _: sweeps.sweep(chores[2]),
         acts(CANCEL, kids[1::3]),
     ]
     for one in [world.begin(repeat(deed)) for deed in deeds]:

@@ -107,7 +107,7 @@ class QueryFlag(fields.Boolean):
 class QueryNumber(fields.Integer):
     """A whole number in a query string."""
 
-    def __init__(self, low: int, high: int, default: int, told: str) -> None:
+    def __init__(self, low: int, high: int, default: int | None, told: str) -> None:
         super().__init__(
             load_default=default,
             validate=validate.Range(low, high),

@@ -27,7 +27,8 @@ from app.api.schemas.base import (
     moment,
 )
 from app.domain.lifecycle import RUN_STATUSES, STEP_STATUSES
-from app.services.runs import MAX_STEPS, RunRequest
+from app.services.runs import MAX_STEPS
+from app.services.starts import RunRequest
 
 MAX_TIMEOUT_MS = 30 * 24 * 3600 * 1000
 MAX_ATTEMPTS = 100
@@ -43,10 +44,13 @@ class RunBody(Input):
     input = JsonObject(metadata={"description": "What `trigger.input` is in the workflow."})
     inputs = JsonObject(metadata={"description": "Another name for `input`."})
     definition = JsonObject(
-        metadata={"description": "Run this instead of the draft; it becomes a version of its own."}
+        metadata={"description": "Run this, whatever is published; it is kept with the run."}
     )
     version_id = Text(
-        1, 100, allow_none=True, metadata={"description": "Run this version; else the draft."}
+        1,
+        100,
+        allow_none=True,
+        metadata={"description": "Run this version; else the published one."},
     )
     trigger_type = Text(1, 64, pattern="[A-Za-z0-9][A-Za-z0-9_.:-]*", load_default="manual")
     idempotency_key = Text(
@@ -70,7 +74,10 @@ class RunBody(Input):
     attached_project_id = _reference("Any text of yours, to list runs by.")
     attached_ticket_id = _reference("Any text of yours, to list runs by.")
     queue_when_capacity_unavailable = Flag(
-        metadata={"description": "Accepted for compatibility: runs always queue."}
+        metadata={
+            "description": "Where the workflow's limit on concurrent runs would reject the run, let"
+            " it wait for a place instead."
+        }
     )
     pinned_agent_versions = fields.Dict(
         keys=Text(1, 255),
@@ -87,8 +94,8 @@ class RunBody(Input):
 
     @ma.post_load
     def _as_request(self, data: dict[str, Any], **_: Any) -> RunRequest:
-        for ignored in ("queue_when_capacity_unavailable", "pinned_agent_versions"):
-            data.pop(ignored, None)
+        data.pop("pinned_agent_versions", None)
+        data["waits"] = bool(data.pop("queue_when_capacity_unavailable", False))
         if "inputs" in data:
             data["input"] = data.pop("inputs")
             data["input_field"] = "inputs"
@@ -212,6 +219,20 @@ class RunSchema(Named):
     timeout_ms = _count("Milliseconds that it has.", nullable=True)
     attached_project_id = fields.String(required=True, allow_none=True)
     attached_ticket_id = fields.String(required=True, allow_none=True)
+    concurrency_key = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={
+            "description": "Its group, where its workflow limited concurrent runs when it was"
+            " created; empty where all runs are one group."
+        },
+    )
+    admitted = fields.Boolean(
+        required=True,
+        metadata={
+            "description": "False while it waits for a place in its group: no executor takes it."
+        },
+    )
     parent_run_id = fields.String(
         required=True, allow_none=True, metadata={"description": "The run that started this one."}
     )

@@ -9,7 +9,7 @@ from app.api.schemas.base import Choice, Named, Query, moment
 from app.api.schemas.runs import RunSchema, StepSchema
 from app.api.schemas.trigger_events import TriggerEventSchema
 from app.domain.lifecycle import TERMINAL
-from app.services.timeline import MAX_AUDIT_EVENTS, MAX_STEPS
+from app.services.timeline import MAX_AUDIT_EVENTS, MAX_BYTES, MAX_STEPS
 
 
 class TimelineQuery(Query):
@@ -48,7 +48,10 @@ class TimelineSchema(Named):
     steps = fields.List(
         fields.Nested(TimelineStepSchema),
         required=True,
-        metadata={"description": f"The first {MAX_STEPS:,} in the order in which they came."},
+        metadata={
+            "description": f"The first {MAX_STEPS:,} in the order in which they came; fewer where"
+            f" their inputs and outputs are more than {MAX_BYTES // 1_000_000} MB."
+        },
     )
     has_more_steps = fields.Boolean(
         required=True, metadata={"description": "There are more; the list of steps has them."}

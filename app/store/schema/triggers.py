@@ -9,6 +9,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Index,
+    Integer,
     LargeBinary,
     PrimaryKeyConstraint,
     Table,
@@ -108,5 +109,8 @@ webhooks = Table(
     Column("sha256", LargeBinary, nullable=False, unique=True),
     time_column("created_at"),
     time_column("revoked_at", nullable=True),
+    # deliveries with a wrong signature that were recorded within this minute: not all of them are
+    time_column("refused_at", nullable=True),
+    Column("refused_count", Integer, nullable=False, server_default=text("0")),
     Index("webhooks_by_organization", "organization_id", "id"),
 )

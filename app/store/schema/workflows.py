@@ -50,6 +50,7 @@ metronomes = Table(
     CheckConstraint(one_of("on_limit", ON_LIMIT), name="metronomes_on_limit"),
     CheckConstraint("max_concurrent_runs >= 1", name="metronomes_limit"),
     Index("metronomes_by_organization", "organization_id", "id"),
+    Index("metronomes_by_status", "organization_id", "status", "id"),
 )
 
 versions = Table(

@@ -1,0 +1,212 @@
+"""Events on their way to the workflows that listen for them: what each delivery comes to.
+
+A delivery is recorded once for each workflow that listens: as matched, with the run that it has
+started; as ignored, with the reason; or as failed. Sent again with the same source id, it starts
+nothing anew: what it came to is the answer, and only what failed, or had not been looked at when
+the first delivery was cut off, is tried again. Of two that come at once one starts the run: both
+ask for it with the same idempotency key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Connection
+
+from app.db import Database
+from app.domain.errors import Conflict, ExpressionError, Invalid, NotFound, ValueRefused
+from app.domain.jsonvalue import clean_text, dumps
+from app.domain.matching import mismatch
+from app.domain.models import Actor, NewEvent, Run, TriggerEvent
+from app.ids import new_id
+from app.services import starts
+from app.services.starts import RunRequest
+from app.store import trigger_events, triggers
+from app.store.trigger_events import FAILED, IGNORED, Unmatched
+from app.store.triggers import Listener
+
+MAX_PAYLOAD_BYTES: Final = 10_000_000  # as JSON; a request's own limit is lower as a rule
+KEPT_BYTES: Final = 16_384  # of a payload that starts no run
+_MAX_REASON = 1_000  # characters
+
+# What keeps a run from being started, but no fault of the workflow or the event.
+_IGNORED_CODES = frozenset({"concurrency_limit", "metronome_archived"})
+REFUSALS = (Conflict, Invalid, NotFound, ExpressionError, ValueRefused)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event as it came; ``raw`` is the payload as text, for filters that search all of it."""
+
+    trigger_type: str
+    payload: dict[str, Any]
+    raw: str
+    source_event_id: str | None = None
+    summary: str | None = None
+
+    def event(self) -> NewEvent:
+        """The event that is recorded of it: a new one, with the whole payload."""
+        document = dumps(self.payload, "payload", max_bytes=MAX_PAYLOAD_BYTES)
+        return NewEvent(
+            new_id("tev"), self.trigger_type, self.source_event_id, self.summary, document
+        )
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """What makes sure that it starts one run of a workflow."""
+        if self.source_event_id is None:
+            return None
+        return f"{self.trigger_type}:{self.source_event_id}"
+
+
+def delivery(
+    trigger_type: str,
+    payload: dict[str, Any],
+    *,
+    source_event_id: str | None = None,
+    summary: str | None = None,
+) -> Delivery:
+    """A delivery whose payload is a JSON object. Raises ValueRefused, which names the field."""
+    raw = dumps(payload, "payload", max_bytes=MAX_PAYLOAD_BYTES)
+    return Delivery(trigger_type, payload, raw, source_event_id, summary)
+
+
+def deliver(
+    db: Database, actor: Actor, given: Delivery, *, tell: Callable[[], None]
+) -> list[TriggerEvent]:
+    """Hand a delivery to all workflows of the organization that listen for its type.
+
+    What it came to for each, in the order of the events' ids. ``actor`` is who delivers; the runs
+    are for the workflows' owners. Runs that are limited may be refused: see the events' reasons.
+    """
+    event = given.event()
+    earlier, listening = db.read(lambda connection: _look(connection, actor, given))
+    known = {one.metronome_id: one for one in earlier if one.status != FAILED}
+    first = min((one.created_at for one in earlier), default=None)
+    answered = [one.id for one in earlier if one.status != FAILED]
+    unmatched: list[Unmatched] = []
+    for metronome_id, nodes in _by_metronome(listening).items():
+        # Who has come to listen since the delivery first came has missed it.
+        late = first is not None and min(node.created_at for node in nodes) > first
+        if metronome_id in known or late:
+            continue
+        told = start_matching(db, actor, given, nodes, tell=tell)
+        if isinstance(told, str):
+            answered.append(told)
+        else:
+            unmatched.append(told)
+    if not listening and not earlier:
+        reason = f"no published metronome has a trigger of the type {given.trigger_type}"
+        unmatched.append(_unmatched(event, IGNORED, reason, None))
+    return record(db, actor, answered, unmatched)
+
+
+def start_matching(
+    db: Database,
+    actor: Actor,
+    given: Delivery,
+    nodes: Sequence[Listener],
+    *,
+    tell: Callable[[], None],
+) -> str | Unmatched:
+    """Start a run of the workflow of these trigger nodes if one of them matches; the event's id.
+
+    Otherwise why not, which is to be recorded.
+    """
+    event, workflow = given.event(), nodes[0]
+    matching = []
+    reasons = []
+    for node in nodes:
+        reason = mismatch(given.trigger_type, node.config, given.payload, given.raw)
+        if reason is None:
+            matching.append(node)
+        else:
+            reasons.append(reason)
+    if workflow.paused:
+        reason = f"the metronome is {workflow.metronome_status}"
+        return _unmatched(event, IGNORED, reason, workflow.metronome_id)
+    if not matching:
+        return _unmatched(event, IGNORED, "; ".join(reasons), workflow.metronome_id)
+    wanted = RunRequest(
+        input=given.payload,
+        input_field="payload",
+        version_id=workflow.version_id,
+        trigger_type=given.trigger_type,
+        idempotency_key=given.idempotency_key,
+        event=event,
+    )
+    owner = Actor(
+        key_id=actor.key_id,
+        user_id=workflow.user_id,
+        organization_id=actor.organization_id,
+        role=actor.role,
+    )
+    try:
+        run, new = starts.create(db, owner, workflow.metronome_id, wanted, tell=tell)
+    except REFUSALS as error:
+        return refused(event, error, workflow.metronome_id)
+    if new:
+        return event.id
+    # Somebody else was faster with the same delivery, or has used its key for something else.
+    return run.trigger_event_id or _unmatched(event, IGNORED, taken(run), workflow.metronome_id)
+
+
+def taken(run: Run) -> str:
+    """Why an event starts no run, where another request has used its idempotency key."""
+    return f"the run {run.id} has the idempotency key {run.idempotency_key}"
+
+
+def refused(event: NewEvent, error: Exception, metronome_id: str) -> Unmatched:
+    """The record of a delivery whose run could not be started."""
+    code, message = getattr(error, "code", ""), getattr(error, "message", str(error))
+    status = IGNORED if code in _IGNORED_CODES else FAILED
+    return _unmatched(event, status, message, metronome_id)
+
+
+def ignored(event: NewEvent, reason: str, metronome_id: str | None) -> Unmatched:
+    """The record of a delivery that starts nothing."""
+    return _unmatched(event, IGNORED, reason, metronome_id)
+
+
+def record(
+    db: Database, actor: Actor, answered: Sequence[str], unmatched: Sequence[Unmatched]
+) -> list[TriggerEvent]:
+    """Write down what has started nothing; these events, and those with the ids ``answered``."""
+    organization = actor.organization_id
+
+    def write(connection: Connection) -> list[TriggerEvent]:
+        trigger_events.insert(connection, organization, unmatched)
+        ids = [*answered, *(one.event.id for one in unmatched)]
+        return trigger_events.with_ids(connection, organization, ids)
+
+    # Written once more where the connection was lost meanwhile: the ids make it once.
+    return db.read(write)
+
+
+def _unmatched(event: NewEvent, status: Any, reason: str, metronome_id: str | None) -> Unmatched:
+    kept = event
+    size = len(event.payload.encode())
+    if size > KEPT_BYTES:
+        omitted = orjson.dumps({"omittedBytes": size}).decode()
+        kept = NewEvent(event.id, event.trigger_type, event.source_event_id, event.summary, omitted)
+    return Unmatched(kept, status, clean_text(reason, _MAX_REASON), metronome_id)
+
+
+def _look(
+    connection: Connection, actor: Actor, given: Delivery
+) -> tuple[list[TriggerEvent], list[Listener]]:
+    organization, kind = actor.organization_id, given.trigger_type
+    earlier: list[TriggerEvent] = []
+    if given.source_event_id is not None:
+        earlier = trigger_events.of_source(connection, organization, kind, given.source_event_id)
+    return earlier, triggers.listeners(connection, organization, kind)
+
+
+def _by_metronome(listening: Sequence[Listener]) -> Mapping[str, list[Listener]]:
+    found: dict[str, list[Listener]] = {}
+    for one in listening:
+        found.setdefault(one.metronome_id, []).append(one)
+    return found

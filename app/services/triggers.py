@@ -1,0 +1,198 @@
+"""Triggers of one workflow: calling a function trigger, trying a trigger out, and what has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.db import Database
+from app.domain.errors import Conflict, MetronomeError, NotFound
+from app.domain.matching import mismatch
+from app.domain.models import Actor, Metronome, NewEvent, Page, Run, TriggerEvent
+from app.domain.trigger_rows import FUNCTION, MANUAL, triggers_of, type_of
+from app.services import definitions, deliveries, starts
+from app.services import metronomes as metronome_service
+from app.services.deliveries import Delivery
+from app.services.starts import RunRequest
+from app.store import metronomes, trigger_events, trigger_summaries, triggers
+from app.store.trigger_events import EventFilter, Unmatched
+from app.store.trigger_summaries import Summary
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a delivery for one workflow came to; ``new`` says that it has started its run now."""
+
+    event: TriggerEvent | None  # None where the run has come from something else
+    run: Run | None
+    new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How a trigger is tried out: ``run`` is what is asked of the run, but for its input."""
+
+    given: Delivery
+    run: RunRequest
+
+
+def call(
+    db: Database,
+    actor: Actor,
+    metronome_id: str,
+    slug: str,
+    given: Delivery,
+    *,
+    idempotency_key: str | None,
+    tell: Callable[[], None],
+) -> Outcome:
+    """Call the function trigger ``slug`` of what the workflow has published.
+
+    Raises NotFound (no such workflow, or no such slug), Conflict where it is not published, paused
+    or at its limit, and what ``starts.create`` raises; all but an unknown workflow is recorded.
+    """
+    called = db.read(
+        lambda connection: triggers.called(connection, actor.organization_id, metronome_id, slug)
+    )
+    if called is None:
+        raise metronome_service.not_found()
+    refusal: MetronomeError | None = None
+    if called.metronome_status == metronomes.ARCHIVED:
+        refusal = Conflict("the metronome is archived", code="metronome_archived")
+    elif not called.is_published:
+        message = "the metronome has no published version: publish it first"
+        refusal = Conflict(message, code="not_published")
+    elif called.listener is None:
+        message = f"the published version has no function trigger with the slug {slug}"
+        refusal = NotFound(message, code="trigger_not_found")
+    elif called.listener.paused:
+        message = f"the metronome is {called.metronome_status}"
+        refusal = Conflict(message, code="metronome_paused")
+    if refusal is not None or called.listener is None:
+        unmatched = deliveries.ignored(given.event(), str(refusal), metronome_id)
+        deliveries.record(db, actor, [], [unmatched])
+        raise refusal or NotFound("there is no such trigger", code="trigger_not_found")
+    wanted = RunRequest(
+        input=given.payload,
+        input_field="payload",
+        version_id=called.listener.version_id,
+        trigger_type=FUNCTION,
+        idempotency_key=idempotency_key or given.idempotency_key,
+        event=given.event(),
+    )
+    return _start(db, actor, metronome_id, wanted, tell)
+
+
+def test(
+    db: Database, actor: Actor, metronome_id: str, trial: Trial, *, tell: Callable[[], None]
+) -> Outcome:
+    """Deliver a sample to the workflow's draft, or to the definition that came along.
+
+    Where that has triggers of the sample's type, one of them has to match: otherwise the event is
+    recorded as ignored, and starts nothing. Raises NotFound, Invalid (the definition), and what
+    ``starts.create`` raises, which is recorded as failed.
+    """
+    metronome = _metronome(db, actor, metronome_id)
+    definition = metronome.definition
+    if trial.run.definition is not None:
+        definition = trial.run.definition
+        definitions.checked(definition)
+    given = trial.given
+    event = given.event()
+    reasons = _reasons(definition, given)
+    if reasons:
+        unmatched = deliveries.ignored(event, "; ".join(reasons), metronome_id)
+        (recorded,) = deliveries.record(db, actor, [], [unmatched])
+        return Outcome(recorded, None, new=False)
+    return _start(db, actor, metronome_id, _with_event(trial.run, given, event), tell)
+
+
+def _with_event(wanted: RunRequest, given: Delivery, event: NewEvent) -> RunRequest:
+    key = wanted.idempotency_key
+    if key is None and given.idempotency_key is not None:
+        # A trial is not the event itself, which may still come, with the same id.
+        key = f"test:{given.idempotency_key}"
+    return RunRequest(
+        input=given.payload,
+        input_field="payload",
+        definition=wanted.definition,
+        use="draft",
+        trigger_type=given.trigger_type,
+        idempotency_key=key,
+        max_attempts=wanted.max_attempts,
+        timeout_ms=wanted.timeout_ms,
+        attached_project_id=wanted.attached_project_id,
+        attached_ticket_id=wanted.attached_ticket_id,
+        event=event,
+    )
+
+
+def _reasons(definition: dict[str, Any], given: Delivery) -> list[str]:
+    """Why no trigger of the sample's type matches; [] where one does, or there is none."""
+    if given.trigger_type == MANUAL:
+        return []
+    reasons = []
+    for node in triggers_of(definition):
+        if type_of(node) != given.trigger_type:
+            continue
+        reason = mismatch(given.trigger_type, node.config, given.payload, given.raw)
+        if reason is None:
+            return []
+        reasons.append(reason)
+    return reasons
+
+
+def _start(
+    db: Database, actor: Actor, metronome_id: str, wanted: RunRequest, tell: Callable[[], None]
+) -> Outcome:
+    event = wanted.event
+    if event is None:
+        raise AssertionError("a delivery without an event")
+    try:
+        run, new = starts.create(db, actor, metronome_id, wanted, tell=tell)
+    except deliveries.REFUSALS as error:
+        unmatched: Unmatched = deliveries.refused(event, error, metronome_id)
+        deliveries.record(db, actor, [], [unmatched])
+        raise
+    recorded = deliveries.record(db, actor, [run.trigger_event_id or event.id], [])
+    return Outcome(recorded[0] if recorded else None, run, new)
+
+
+def _metronome(db: Database, actor: Actor, metronome_id: str) -> Metronome:
+    found = db.read(
+        lambda connection: metronomes.get(connection, actor.organization_id, metronome_id)
+    )
+    if found is None:
+        raise metronome_service.not_found()
+    return found
+
+
+def page(db: Database, actor: Actor, wanted: EventFilter, page: Page) -> list[TriggerEvent]:
+    """Trigger events, newest first: of one workflow, or of the organization. Raises NotFound."""
+
+    def query(connection: Connection) -> list[TriggerEvent] | None:
+        organization, metronome_id = actor.organization_id, wanted.metronome_id
+        found = trigger_events.page(connection, organization, wanted, page)
+        if found or metronome_id is None or metronomes.get(connection, organization, metronome_id):
+            return found
+        return None
+
+    found = db.read(query)
+    if found is None:
+        raise metronome_service.not_found()
+    return found
+
+
+def summaries(db: Database, actor: Actor, metronome_id: str, page: Page) -> list[Summary]:
+    """What has come for a workflow by type, the latest first. Raises NotFound."""
+    found = db.read(
+        lambda connection: trigger_summaries.page(
+            connection, actor.organization_id, metronome_id, page
+        )
+    )
+    if found is None:
+        raise metronome_service.not_found()
+    return found
