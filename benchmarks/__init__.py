@@ -4,6 +4,7 @@
     python -m benchmarks.cancel    cancels a second against a no-op route; the cost by table size
     python -m benchmarks.stress    cancels at random moments, then a storm of everything at once
     python -m benchmarks.crash     executors killed under load, every trace checked
+    python -m benchmarks.schedules due times through a kill and a restart: one run each
 
 Each brings its own PostgreSQL in a temporary directory, or uses a database of its own in the server
 of DATABASE_URL, and leaves nothing behind. ``--quick`` only shows that a program works.

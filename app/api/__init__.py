@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from app.api import auth, context, docs, errors, requests
+from app.api import auth, context, converters, docs, errors, requests
 from app.api.approvals import approvals
 from app.api.audit import audit
 from app.api.callbacks import callbacks
@@ -18,6 +18,7 @@ from app.api.metronomes import metronomes
 from app.api.owners import owners
 from app.api.publishing import publishing
 from app.api.runs import runs
+from app.api.schedules import schedules
 from app.api.test_runs import test_runs
 from app.api.timeline import timeline
 from app.api.transitions import transitions
@@ -36,6 +37,7 @@ def build(settings: Settings) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     # A path with a slash too many is unknown, not a redirect that drops the body.
     app.url_map.merge_slashes = False
+    converters.install(app)
     context.install(app, settings)
     requests.install(app)
     auth.install(app)
@@ -56,6 +58,7 @@ def build(settings: Settings) -> Flask:
         owners,
         triggers,
         trigger_events,
+        schedules,
         github,
         health,
     ):

@@ -91,7 +91,7 @@ def create_metronome(body: dict[str, Any]) -> Response:
 
 @metronomes.operation(
     "GET",
-    "/<metronomeId>",
+    "/<workflow:metronomeId>",
     MetronomeAnswer,
     bare={304: "The caller has it as it is: see If-None-Match."},
     takes=[etag.IF_NONE_MATCH],
@@ -105,7 +105,7 @@ def get_metronome(metronome_id: str) -> Response:
 
 @metronomes.operation(
     "PATCH",
-    "/<metronomeId>",
+    "/<workflow:metronomeId>",
     MetronomeAnswer,
     needs=Permission.EDIT,
     body=MetronomeChanges,
@@ -126,7 +126,7 @@ def update_metronome(body: dict[str, Any], metronome_id: str) -> Response:
 
 @metronomes.operation(
     "DELETE",
-    "/<metronomeId>",
+    "/<workflow:metronomeId>",
     DeletedAnswer,
     needs=Permission.EDIT,
     takes=[etag.IF_MATCH],

@@ -109,8 +109,8 @@ def call_function_trigger(body: dict[str, Any], metronome_id: str, slug: str) ->
     "/<metronomeId>/triggers/test",
     DeliveredAnswer,
     status=201,
-    told="The event matches, and the run is queued.",
-    also={200: "It does not match (`matched` is false), or the run is that of an earlier request."},
+    told="The run is queued.",
+    also={200: "It was tried with this key or sourceEventId before: the run of then."},
     needs=Permission.RUN,
     body=TrialBody,
     refuses=[409],
@@ -122,8 +122,8 @@ def test_trigger(body: service.Trial, metronome_id: str) -> Response:
     """Try a trigger out with a sample event.
 
     The event is recorded, and starts a run of the draft, or of the definition that came along;
-    nothing has to be published. Where the definition has triggers of this type, the event has to
-    match the filters of one of them; `triggerEvent.reason` tells why it doesn't.
+    nothing has to be published. Where that has triggers of this type, `matched` tells whether the
+    filters of one of them match, and `mismatch` why an event such as this would be ignored.
     """
     key = idempotency.key(body.run.idempotency_key)
     trial = service.Trial(body.given, replace(body.run, idempotency_key=key))
@@ -131,7 +131,6 @@ def test_trigger(body: service.Trial, metronome_id: str) -> Response:
 
 
 def _outcome(found: service.Outcome) -> Response:
-    body = {"data": dump.delivered(found.event, found.run)}
-    if found.new:
-        return dump.answer(body, 201)
-    return dump.answer(body, 200, idempotency.headers(found.run is None))
+    data = dump.delivered(found.event, found.run, found.mismatch)
+    status = 201 if found.new else 200
+    return dump.answer({"data": data}, status, idempotency.headers(found.new))

@@ -12,10 +12,13 @@ COMMANDS = {
     "migrate": ("app.cli.server", "migrate", "Bring the database's schema up to date."),
     "executor": ("app.cli.server", "executor", "Run one executor process."),
     "keys": ("app.cli.keys", "keys", "Create, list and revoke API keys."),
+    "webhooks": ("app.cli.webhooks", "webhooks", "Create, list and revoke webhooks' secrets."),
     "demo": ("app.cli.demo", "demo", "Watch a run being cancelled."),
     "metronomes": ("app.cli.metronomes", "metronomes", "List and create workflows."),
+    "versions": ("app.cli.versions", "versions", "Save, compare and publish versions."),
     "runs": ("app.cli.runs", "runs", "List and show runs, stop them, let them go on."),
     "approvals": ("app.cli.approvals", "approvals", "List what waits for a decision."),
+    "schedules": ("app.cli.schedules", "schedules", "List when workflows start by themselves."),
 }
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import click
 import orjson
 
-from app.cli import settings
+from app.cli.database import database
 from app.clock import iso
-from app.db import Database
-from app.domain.errors import MetronomeError
 from app.domain.models import ApiKey
 from app.domain.roles import ROLES
 from app.services import keys as service
@@ -42,7 +38,7 @@ def create(name: str, user: str, organization: str, role: str, as_json: bool) ->
     for option, value in (("--name", name), ("--user", user), ("--organization", organization)):
         if not value.isprintable() or not 1 <= len(value) <= 200:
             raise click.BadParameter("must be 1 to 200 printable characters", param_hint=option)
-    with _database() as db:
+    with database() as db:
         key, secret = service.create_key(
             db, name=name, user_id=user, organization_id=organization, role=role
         )
@@ -61,7 +57,7 @@ def create(name: str, user: str, organization: str, role: str, as_json: bool) ->
 @_json
 def list_keys(as_json: bool) -> None:
     """List all API keys, without their secrets."""
-    with _database() as db:
+    with database() as db:
         found = service.list_keys(db)
     if as_json:
         _print_json([_dump(key) for key in found])
@@ -91,27 +87,12 @@ def list_keys(as_json: bool) -> None:
 @_json
 def revoke(key_id: str, as_json: bool) -> None:
     """Revoke the API key with this ID, from now on and for ever."""
-    with _database() as db:
+    with database() as db:
         key = service.revoke_key(db, key_id)
     if as_json:
         _print_json(_dump(key))
     else:
         click.echo(f"{key.id} ({key.name}) is revoked")
-
-
-@contextmanager
-def _database() -> Iterator[Database]:
-    from sqlalchemy.exc import DBAPIError
-
-    db = Database(settings.load_with_database().database_url or "")
-    try:
-        yield db
-    except MetronomeError as error:
-        raise click.ClickException(error.message) from None
-    except DBAPIError as error:
-        raise click.ClickException(f"the database refused: {error.orig}") from None
-    finally:
-        db.close()
 
 
 def _dump(key: ApiKey) -> dict[str, Any]:

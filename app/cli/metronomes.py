@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,6 +9,7 @@ import click
 
 from app.cli import tables
 from app.cli.client import ApiError, Client, connected, print_json
+from app.cli.definition_files import read, with_faults
 
 
 @click.group()
@@ -47,33 +46,15 @@ def create_metronome(api: Client, as_json: bool, file: BinaryIO, name: str | Non
     The file holds a definition, {"nodes": [...], "edges": [...]}, or what the API takes:
     {"name": ..., "definition": ..., "description": ...}.
     """
-    body = _body(_read(file), file.name, name)
+    body = _body(read(file), file.name, name)
     try:
         answer = api.post("metronomes", body=body)
     except ApiError as error:
-        raise _with_faults(error, body) from None
+        raise with_faults(error, body) from None
     if as_json:
         print_json(answer.body)
     else:
         click.echo(f"Created {answer.data['id']}: {tables.plain(answer.data['name'])}")
-
-
-def _read(file: BinaryIO) -> dict[str, Any]:
-    try:
-        document = json.loads(file.read().decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise click.ClickException(f"{file.name} is not UTF-8 at byte {error.start}") from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise click.ClickException(f"{file.name} is not JSON: {error.msg} at {where}") from None
-    except (RecursionError, ValueError):  # the latter where an integer has too many digits
-        message = "is nested too deeply, or holds a number that is too long"
-        raise click.ClickException(f"{file.name} {message}") from None
-    except OSError as error:
-        raise click.ClickException(f"can't read {file.name}: {error.strerror}") from None
-    if not isinstance(document, dict):
-        raise click.ClickException(f"{file.name} must hold a JSON object")
-    return document
 
 
 def _body(document: dict[str, Any], file_name: str, name: str | None) -> dict[str, Any]:
@@ -87,30 +68,3 @@ def _body(document: dict[str, Any], file_name: str, name: str | None) -> dict[st
     if not chosen:
         raise click.UsageError("give the workflow a name: --name")
     return {**document, "name": chosen}
-
-
-def _with_faults(error: ApiError, body: Mapping[str, Any]) -> ApiError:
-    """``error`` with all its faults, one a line, where the server named their fields."""
-    if not isinstance(error.details, dict):
-        return error
-    faults = [
-        f"  {tables.plain(field)}{_node(field, body)}: {tables.plain(message)}"
-        for field, messages in error.details.items()
-        if isinstance(messages, list)
-        for message in messages
-    ]
-    if not faults:
-        return error
-    whole = error.code == "invalid_definition"
-    told = "the definition is not valid" if whole else "the workflow was refused"
-    return ApiError("\n".join([f"{told}:", *faults]), error.status, error.code, error.details)
-
-
-def _node(field: str, body: Mapping[str, Any]) -> str:
-    """Which node the path ``definition.nodes.2.kind`` leads to: `` (ship)``."""
-    parts = field.split(".")
-    if parts[:2] != ["definition", "nodes"] or len(parts) < 3 or not parts[2].isdigit():
-        return ""
-    node = body["definition"]["nodes"][int(parts[2])]
-    id = node.get("id") if isinstance(node, dict) else None
-    return f" ({tables.plain(id)})" if isinstance(id, str) else ""

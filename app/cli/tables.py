@@ -127,6 +127,24 @@ def metronomes(found: Sequence[Record]) -> Table:
     return table
 
 
+def versions(found: Sequence[Record]) -> Table:
+    """Versions: which one is published, how old they are, what is said of them."""
+    table = _table("version", "id", "status", "saved", "description", last_grows=True)
+    for one in found:
+        row = [one["label"], one["id"], one["status"], age(one["createdAt"])]
+        table.add_row(*row, plain(one["description"]))
+    return table
+
+
+def deployments(found: Sequence[Record]) -> Table:
+    """What was published and unpublished: when, by whom, and what was said of it."""
+    table = _table("when", "action", "version", "by", "description", last_grows=True)
+    for one in found:
+        row = [age(one["createdAt"]), one["action"], one["label"], plain(one["actorUserId"])]
+        table.add_row(*row, plain(one["description"]))
+    return table
+
+
 def runs(found: Sequence[Record]) -> Table:
     """Runs: how they stand, how old they are, how long they took."""
     table = _table("id", "status", "created", "took", "error", last_grows=True, right=["took"])
@@ -146,6 +164,8 @@ def run(one: Record) -> Table:
         ("run", one["id"]),
         ("metronome", one["metronomeId"]),
         ("status", status(one["status"])),
+        ("group", plain(one["concurrencyKey"])),
+        ("place", "" if one["admitted"] else "none yet: its workflow is at its limit"),
         ("error", plain(one["error"])),
         ("created", f"{day_and_time(one['createdAt'])} ({age(one['createdAt'])})"),
         ("started", day_and_time(one["startedAt"])),

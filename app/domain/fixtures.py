@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from app.domain.errors import Invalid
 from app.domain.graph import FIXTURE, Node
+from app.domain.lifecycle import SKIPPED
 from app.domain.progress import APPROVED, ERROR_HANDLE
 
 REJECTED: Final = "rejected"
@@ -69,7 +70,7 @@ class StandIn:
         for name, value in (
             ("branch", self.branch if self.error is None else None),
             ("error", self.error),
-            ("skipped", self.skipped or None),
+            (SKIPPED, self.skipped or None),
             ("outputKey", self.output_key),
         ):
             if value is not None:

@@ -105,6 +105,7 @@ class Run:
     metronome_id: str
     user_id: str
     version_id: str
+    version_revision: int  # which of the version's definitions it runs
     trigger_type: str
     trigger_event_id: str | None
     idempotency_key: str | None
@@ -279,13 +280,17 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class NewEvent:
-    """A delivery that is to start a run, and to be recorded with it; ``payload`` is JSON text."""
+    """A delivery that is to start a run, and to be recorded with it; ``payload`` is JSON text.
+
+    A ``sample`` is one with which somebody tries a trigger out: the event itself may still come.
+    """
 
     id: str
     trigger_type: str
     source_event_id: str | None
     summary: str | None
     payload: str
+    sample: bool = False
 
 
 @dataclass(frozen=True, slots=True)

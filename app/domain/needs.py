@@ -8,11 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from app.domain.fixtures import Fixture
 from app.domain.graph import Graph, Node
-from app.domain.references import Path, paths
+from app.domain.names import Path
 from app.domain.selection import Selection
+from app.domain.sources import Schema, expressions
+
+
+class KindLike(Protocol):
+    """What a node kind tells of its config."""
+
+    @property
+    def config_schema(self) -> Schema:
+        """What its config may hold, as JSON Schema: where expressions are."""
 
 
 @dataclass(slots=True)
@@ -26,13 +36,18 @@ class Needs:
     about_loop: bool = False  # whether ``loop`` is read at all
 
 
-def needs_of(graph: Graph, selection: Selection, fixture: Fixture) -> Needs:
-    """What the selected nodes read of what is not selected."""
+def needs_of(
+    graph: Graph, selection: Selection, fixture: Fixture, kinds: Mapping[str, KindLike]
+) -> Needs:
+    """What the selected nodes read of what is not selected; ``kinds`` are the node kinds by name.
+
+    An expression may name what it only reads in some cases: that counts as read.
+    """
     keys = {node.output_key: id for id, node in graph.nodes.items() if node.output_key}
     needs = Needs()
     for id in graph.nodes:
         if id in selection.ids:
-            for path, level in _reads(graph, graph.nodes[id]):
+            for path, level in _reads(graph, graph.nodes[id], kinds):
                 _note(_Place(graph, selection, level), path, keys, fixture, needs)
     return needs
 
@@ -71,17 +86,32 @@ class _Place:
         return path[1 + outwards :]
 
 
-def _reads(graph: Graph, node: Node) -> Iterator[tuple[Path, str | None]]:
+def leads_somewhere(path: Path, value: Any) -> bool:
+    """Whether there is something in the JSON ``value`` where ``path`` leads."""
+    for key in path:
+        if isinstance(value, dict) and key in value:
+            value = value[key]
+        elif isinstance(value, list) and _is_index(key) and -len(value) <= int(key) < len(value):
+            value = value[int(key)]
+        else:
+            return False
+    return True
+
+
+def _is_index(key: str) -> bool:
+    digits = key.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and len(digits) < 10
+
+
+def _reads(
+    graph: Graph, node: Node, kinds: Mapping[str, KindLike]
+) -> Iterator[tuple[Path, str | None]]:
     """Each path that a node reads, and the level from which it does."""
-    config = node.config
-    if node.kind == "loop":
-        # The rule is looked at inside, after each iteration.
-        for path in sorted(paths({"rule": config.get("rule")})):
-            yield path, node.id
-        config = {name: value for name, value in config.items() if name != "rule"}
-    for path in sorted(paths(config)):
-        yield path, node.parent_id
-    if node.kind == "end" and config.get("output") is None:
+    kind = kinds.get(node.kind)
+    for source in expressions(kind.config_schema, node.config, "config") if kind else ():
+        for path in source.expression.names():
+            yield path, node.id if source.inside else node.parent_id
+    if node.kind == "end" and node.config.get("output") is None:
         for edge in graph.incoming[node.id]:
             yield ("inbound", edge.source), node.parent_id
 

@@ -8,9 +8,11 @@ ended in, so that the same run always takes the same way.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from app.domain.graph import FIXTURE, Edge, Graph, Node
+from app.domain.lifecycle import SKIPPED
+from app.domain.trigger_rows import MANUAL, type_of
 
 ERROR_HANDLE = "error"
 APPROVED = "approved"
@@ -116,25 +118,27 @@ def has_error_edge(graph: Graph, node_id: str) -> bool:
     return any(edge.source_handle == ERROR_HANDLE for edge in graph.outgoing[node_id])
 
 
-def entry_nodes(graph: Graph, trigger_type: str) -> frozenset[str]:
+def entry_nodes(graph: Graph, trigger_type: str, named: Collection[str] = ()) -> frozenset[str]:
     """The nodes at which a run begins.
 
-    These are the triggers of the run's own type; else the manual ones; else all triggers. A graph
-    without a trigger begins at the nodes to which no edge leads (notes are no beginning). What
-    stands in for a node in a test is a beginning in any case.
+    These are the triggers that are ``named``, as far as they are there; else those of the run's own
+    type; else the manual ones; else all triggers. A graph without a trigger begins at the nodes to
+    which no edge leads (notes are no beginning). What stands in for a node in a test is a beginning
+    in any case.
     """
     triggers = [node for node in graph.nodes.values() if node.kind == "trigger"]
     if not triggers:
         return frozenset(node.id for node in _roots(graph))
-    entries = {node.id for node in of_type(triggers, trigger_type)}
+    chosen = [node for node in triggers if node.id in named] or of_type(triggers, trigger_type)
+    entries = {node.id for node in chosen}
     return frozenset(entries.union(node.id for node in _roots(graph) if node.kind == FIXTURE))
 
 
 def of_type(triggers: Iterable[Node], trigger_type: str) -> list[Node]:
     """The triggers at which a run of that type begins: its own, else the manual ones, else all."""
     every = list(triggers)
-    for wanted in (trigger_type, "manual"):
-        matching = [node for node in every if (node.subtype or "manual") == wanted]
+    for wanted in (trigger_type, MANUAL):
+        matching = [node for node in every if type_of(node) == wanted]
         if matching:
             return matching
     return every
@@ -157,5 +161,5 @@ def _roots(graph: Graph) -> Iterator[Node]:
     for node in graph.nodes.values():
         if graph.incoming[node.id] or node.kind == "note":
             continue
-        if node.kind != FIXTURE or not node.config.get("skipped"):
+        if node.kind != FIXTURE or not node.config.get(SKIPPED):
             yield node

@@ -17,10 +17,10 @@ from typing import Any
 from app.domain.errors import Invalid
 from app.domain.fixtures import Fixture, StandIn, around, handle_of, stand_in
 from app.domain.graph import Graph, Node, parse
-from app.domain.needs import Needs, needs_of
+from app.domain.names import Path
+from app.domain.needs import KindLike, Needs, leads_somewhere, needs_of
 from app.domain.nesting import is_drawing
 from app.domain.progress import of_type
-from app.domain.references import Path, leads_somewhere
 from app.domain.selection import Selection, select
 
 
@@ -57,18 +57,20 @@ def cut(
     wanted: Sequence[str],
     fixture: Fixture,
     *,
+    kinds: Mapping[str, KindLike],
     trigger_type: str,
     field: str = "selection.nodeIds",
 ) -> Slice:
     """The part of a sound ``definition`` that the nodes ``wanted`` are; ``field`` named them.
 
+    ``kinds`` are the node kinds by name: their schemas say what is an expression.
     Raises Invalid for a selection that is not connected, and for a fixture that speaks of nodes or
     branches that there are not; Conflict where nothing would run.
     """
     graph = parse(definition)
     selection = select(graph, wanted, field)
     _check_ids(graph, fixture)
-    needs = needs_of(graph, selection, fixture)
+    needs = needs_of(graph, selection, fixture, kinds)
     surroundings = _surroundings(graph, selection)
     stand_ins = _stand_ins(graph, selection, surroundings, needs, fixture, trigger_type)
     return Slice(
@@ -109,8 +111,8 @@ def _surroundings(graph: Graph, selection: Selection) -> _Surroundings:
         inside = {id for id in body.nodes if id in selection.ids}
         leads_out = {id: [edge.target for edge in body.outgoing[id]] for id in body.nodes}
         leads_in = {id: [edge.source for edge in body.incoming[id]] for id in body.nodes}
-        between |= (_reach(inside, leads_out) & _reach(inside, leads_in)) - inside
-        kept = inside | between
+        kept = inside | (_reach(inside, leads_out) & _reach(inside, leads_in))
+        between |= kept - inside
         before |= {source for id in kept for source in leads_in[id]} - kept
     return _Surroundings(frozenset(before), frozenset(between))
 

@@ -79,6 +79,7 @@ class Executor:
         self._work: queue.SimpleQueue[Hold | None] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._draining = threading.Event()
+        self._only_polls = False  # nothing is known to be due before the next look
         self._writer = Writer(self._db, self._clock)
         self._places = Places(self._db)
         self._interpreter = Interpreter(
@@ -135,8 +136,9 @@ class Executor:
         if self._options.listen:
             self._listener.start()
         log.info("executor started", extra={"executorId": self.id})
+        woken = True
         while not self._draining.is_set():
-            self._wake.wait(self._claim())
+            woken = self._wake.wait(self._claim(news=woken))
             self._wake.clear()
         self._drain()
 
@@ -145,12 +147,20 @@ class Executor:
         self._draining.set()
         self._wake.set()
 
-    def _claim(self) -> float:
-        """Claim for the idle workers; seconds to wait before the next claim."""
+    def _claim(self, *, news: bool) -> float:
+        """Claim for the idle workers; seconds to wait before the next claim.
+
+        Without ``news``, where it only waited for nothing, it looks first whether something is due.
+        """
         idle = self._options.threads - len(self._holds)
         if idle <= 0:
             return self._options.lease
+        only_polls, self._only_polls = self._only_polls, False
         try:
+            if only_polls and not news:
+                due = self._link.run(leases.next_due)
+                if due is None or due > 0:
+                    return self._until(due)
             claimed = self._link.run(
                 lambda c: leases.claim(c, self.id, limit=idle, lease=self._options.lease)
             )
@@ -165,7 +175,12 @@ class Executor:
         except (Disconnected, psycopg2.Error) as error:
             log.warning("can't claim", extra={"error": str(error).strip()})
             return RETRY_SECONDS
+        return self._until(due)
+
+    def _until(self, due: float | None) -> float:
+        """How long to wait for what is due in so many seconds; None: for nothing that is known."""
         poll = self._options.poll * (LISTENING_POLL if self._listener.live else 1.0)
+        self._only_polls = due is None or due > poll
         return poll if due is None else max(LEAST_WAIT, min(poll, due))
 
     def _worker(self) -> None:

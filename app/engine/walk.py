@@ -56,7 +56,9 @@ class Walk:
         # parked by an earlier claim may have news, which are read when the walk is rebuilt.
         self._look_at: datetime | None = datetime.min.replace(tzinfo=UTC)
         body = graph.body(None)
-        self.top = Frame(body, entry_nodes(body, claimed.trigger_type), self._new_scope())
+        named = orjson.loads(claimed.entry_nodes or "[]")
+        entries = entry_nodes(body, claimed.trigger_type, named)
+        self.top = Frame(body, entries, self._new_scope())
 
     # -- what comes next
 

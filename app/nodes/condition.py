@@ -203,7 +203,7 @@ def _holds(entry: Mapping[str, Any], scope: Mapping[str, Any]) -> bool:
     if entry.get("expression"):
         return truth(expression_of(entry["expression"]).evaluate(scope))
     found = expression_of(entry["field"]).look_up(scope)
-    return _OPERATORS[entry["operator"]](found, render(entry.get("value"), scope))
+    return _HOLDS[entry["operator"]](found, render(entry.get("value"), scope))
 
 
 def _number(value: Any) -> int | float | None:
@@ -253,7 +253,7 @@ def _ordered(work: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     return holds
 
 
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
+_HOLDS: dict[str, Callable[[Any, Any], bool]] = {
     "equals": _equals,
     "not_equals": lambda found, value: not _equals(found, value),
     "contains": _contains,

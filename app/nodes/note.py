@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.domain.outcomes import Done, Outcome
 from app.nodes.base import Context, NodeKind
-from app.nodes.fields import text_field
+from app.nodes.fields import Field
 
 
 class Note(NodeKind):
@@ -13,7 +13,7 @@ class Note(NodeKind):
     kind = "note"
     title = "Note"
     told = "A text for people who read the workflow. It does nothing."
-    fields = (text_field("message", "The text.", bindings=False),)
+    fields = (Field("message", {"description": "The text."}),)
     outputs = ()
     handles = {}  # noqa: RUF012 - never changed
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from app.db import Database
 from app.domain.errors import ExpressionError
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 EXECUTOR = "executor"  # who acts, in the audit, where no key does
 MAX_KEY_BYTES = 500  # of a group's key, in UTF-8: it stands in an index
-_ROUNDS = 100  # of one group; what is left then is done by the next who looks
+_ROUNDS = 20  # of one group; what is left then is done by the next who looks
 
 
 def key_of(
@@ -66,8 +66,8 @@ def settle(db: Database, groups: Iterable[Group], actor: Actor | None = None) ->
             if group not in done:
                 done.add(group)
                 left.extend(_settle(db, group, actor))
-    except DBAPIError as error:
-        log.warning("places are given later", extra={"error": str(error.orig).strip()})
+    except SQLAlchemyError as error:
+        log.warning("places are given later", extra={"error": str(error).strip()})
 
 
 def _settle(db: Database, group: Group, actor: Actor | None) -> list[Group]:

@@ -10,7 +10,7 @@ ask for it with the same idempotency key.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -30,10 +30,10 @@ from app.store.triggers import Listener
 
 MAX_PAYLOAD_BYTES: Final = 10_000_000  # as JSON; a request's own limit is lower as a rule
 KEPT_BYTES: Final = 16_384  # of a payload that starts no run
-_MAX_REASON = 1_000  # characters
+MAX_REASON: Final = 1_000  # characters
 
 # What keeps a run from being started, but no fault of the workflow or the event.
-_IGNORED_CODES = frozenset({"concurrency_limit", "metronome_archived"})
+_IGNORED_CODES = frozenset({"concurrency_limit", "metronome_archived", "not_published"})
 REFUSALS = (Conflict, Invalid, NotFound, ExpressionError, ValueRefused)
 
 
@@ -46,12 +46,18 @@ class Delivery:
     raw: str
     source_event_id: str | None = None
     summary: str | None = None
+    sample: bool = False  # somebody tries a trigger out
 
     def event(self) -> NewEvent:
         """The event that is recorded of it: a new one, with the whole payload."""
         document = dumps(self.payload, "payload", max_bytes=MAX_PAYLOAD_BYTES)
         return NewEvent(
-            new_id("tev"), self.trigger_type, self.source_event_id, self.summary, document
+            new_id("tev"),
+            self.trigger_type,
+            self.source_event_id,
+            self.summary,
+            document,
+            self.sample,
         )
 
     @property
@@ -68,10 +74,11 @@ def delivery(
     *,
     source_event_id: str | None = None,
     summary: str | None = None,
+    sample: bool = False,
 ) -> Delivery:
     """A delivery whose payload is a JSON object. Raises ValueRefused, which names the field."""
     raw = dumps(payload, "payload", max_bytes=MAX_PAYLOAD_BYTES)
-    return Delivery(trigger_type, payload, raw, source_event_id, summary)
+    return Delivery(trigger_type, payload, raw, source_event_id, summary, sample)
 
 
 def deliver(
@@ -135,17 +142,13 @@ def start_matching(
         input_field="payload",
         version_id=workflow.version_id,
         trigger_type=given.trigger_type,
+        entry_nodes=tuple(node.node_id for node in matching),
         idempotency_key=given.idempotency_key,
+        while_published=True,
         event=event,
     )
-    owner = Actor(
-        key_id=actor.key_id,
-        user_id=workflow.user_id,
-        organization_id=actor.organization_id,
-        role=actor.role,
-    )
     try:
-        run, new = starts.create(db, owner, workflow.metronome_id, wanted, tell=tell)
+        run, new = starts.create(db, actor, workflow.metronome_id, wanted, tell=tell)
     except REFUSALS as error:
         return refused(event, error, workflow.metronome_id)
     if new:
@@ -191,8 +194,8 @@ def _unmatched(event: NewEvent, status: Any, reason: str, metronome_id: str | No
     size = len(event.payload.encode())
     if size > KEPT_BYTES:
         omitted = orjson.dumps({"omittedBytes": size}).decode()
-        kept = NewEvent(event.id, event.trigger_type, event.source_event_id, event.summary, omitted)
-    return Unmatched(kept, status, clean_text(reason, _MAX_REASON), metronome_id)
+        kept = replace(event, payload=omitted)
+    return Unmatched(kept, status, clean_text(reason, MAX_REASON), metronome_id)
 
 
 def _look(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -16,19 +17,51 @@ from app.clock import iso
 from app.db import Database
 from app.domain.errors import Conflict, MetronomeError
 from app.domain.jsonvalue import dumps
-from app.domain.models import Actor, NewEvent
+from app.domain.models import Actor, NewEvent, Page
 from app.domain.schedule import TRIGGER_TYPE, Schedule, parse, settle
 from app.ids import new_id
 from app.services import starts
 from app.services.starts import RunRequest
 from app.store import schedules, trigger_events
-from app.store.schedules import Due
+from app.store.schedules import Due, Listed
 from app.store.trigger_events import FAILED, IGNORED, Unmatched
 
 log = logging.getLogger(__name__)
 
+UPCOMING = 5  # due times that are told of a schedule
+
 SCHEDULER = "scheduler"  # who acts, in the audit, where no key does
 _MAX_EVENT_BYTES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleView:
+    """A schedule, what its config means, and when it is due next, at most UPCOMING times."""
+
+    listed: Listed
+    plan: Schedule | None  # None where the config can't be read any more
+    upcoming: tuple[datetime, ...]
+
+
+def page(db: Database, actor: Actor, metronome_id: str | None, part: Page) -> list[ScheduleView]:
+    """The schedules of what is published in an organization, or of one workflow, newest first."""
+    found = db.read(
+        lambda connection: schedules.page(connection, actor.organization_id, metronome_id, part)
+    )
+    return [_view(one) for one in found]
+
+
+def _view(listed: Listed) -> ScheduleView:
+    try:
+        plan = parse(listed.config)
+    except ValueError:
+        return ScheduleView(listed, None, ())
+    due = listed.next_due_at
+    upcoming: list[datetime] = []
+    while due is not None and len(upcoming) < UPCOMING:
+        upcoming.append(due)
+        due = plan.next_due(due)
+    return ScheduleView(listed, plan, tuple(upcoming))
 
 
 class Stopped(Exception):
@@ -88,6 +121,7 @@ def _start(
         input=payload,
         version_id=due.version_id,
         trigger_type=TRIGGER_TYPE,
+        entry_nodes=(due.node_id,),
         idempotency_key=_key(due, moment),
         while_published=True,
         event=_event(due, moment, payload),

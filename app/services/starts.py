@@ -32,6 +32,7 @@ class RunRequest:
     with ``use`` "draft" it is the draft anyway. ``derived`` says that the definition was made and
     checked by us. ``event`` is what started the run: it is recorded with it, as matched.
     ``waits`` lets the run wait for a place where the workflow's limit would reject it.
+    ``entry_nodes`` are the triggers at which it begins; where none is named, those of its type.
     ``while_published`` is for what a trigger starts, with its version: there is no run once the
     workflow was paused or that version was taken back.
     """
@@ -43,6 +44,7 @@ class RunRequest:
     version_id: str | None = None
     use: str = "published"  # or draft
     trigger_type: str = "manual"
+    entry_nodes: tuple[str, ...] = ()
     idempotency_key: str | None = None
     max_attempts: int = 1
     timeout_ms: int | None = None
@@ -77,6 +79,7 @@ def create(
         version_id=wanted.version_id,
         published=wanted.use == "published",
         trigger_type=wanted.trigger_type,
+        entry_nodes=_entry_nodes(wanted),
         input=dumps(wanted.input, wanted.input_field, max_bytes=MAX_INPUT_BYTES),
         idempotency_key=wanted.idempotency_key,
         max_attempts=wanted.max_attempts,
@@ -97,6 +100,12 @@ def create(
     elif policy is not None and policy.on_limit == CANCEL_OLDEST:
         run = _make_room(db, actor, run)
     return run, True
+
+
+def _entry_nodes(wanted: RunRequest) -> str | None:
+    if not wanted.entry_nodes:
+        return None
+    return dumps(wanted.entry_nodes, "entryNodes", max_bytes=MAX_BYTES)
 
 
 def _create(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -164,6 +164,7 @@ def _cut(definition: dict[str, Any], wanted: SliceRequest) -> Slice:
         definition,
         wanted.node_ids,
         replace(fixture, input=run.input),
+        kinds=REGISTRY,
         trigger_type=run.trigger_type,
         field=wanted.field,
     )
@@ -182,12 +183,15 @@ def _issues(definition: dict[str, Any], part: Slice, limits: NodeLimits) -> Iter
             continue
         field = f"definition.nodes.{node.index}"
         below = f"{field}.data" if has_data(definition["nodes"][node.index]) else field
-        for lack in kind.missing(node.config):
+        lacks = list(kind.missing(node.config))
+        for lack in lacks:
             where = f"{below}.{lack.field}"
-            yield Issue("error", "incomplete", lack.message, where, node.id)
-        if unserved := kind.unserved(node.config, limits, node.subtype):
-            level: Literal["error", "warning"] = "error" if unserved.surely else "warning"
-            yield Issue(level, "no_connector", unserved.message, f"{below}.kind", node.id)
+            yield Issue("error", "incomplete_config", lack.message, where, node.id)
+        unserved = None if lacks else kind.unserved(node.config, limits, node.subtype)
+        if unserved is not None and unserved.surely:
+            yield Issue("error", "no_connector", unserved.message, field, node.id)
+        elif unserved is not None:
+            yield Issue("warning", "unknown_function", unserved.message, field, node.id)
     for field in part.unused:
         message = "It has no effect: nothing stands in for that node, or it reads nothing of it."
         yield Issue("warning", "unused_fixture", message, field)

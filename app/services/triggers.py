@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,7 +15,7 @@ from app.domain.models import Actor, Metronome, NewEvent, Page, Run, TriggerEven
 from app.domain.trigger_rows import FUNCTION, MANUAL, triggers_of, type_of
 from app.services import definitions, deliveries, starts
 from app.services import metronomes as metronome_service
-from app.services.deliveries import Delivery
+from app.services.deliveries import MAX_REASON, Delivery
 from app.services.starts import RunRequest
 from app.store import metronomes, trigger_events, trigger_summaries, triggers
 from app.store.trigger_events import EventFilter, Unmatched
@@ -24,11 +24,15 @@ from app.store.trigger_summaries import Summary
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a delivery for one workflow came to; ``new`` says that it has started its run now."""
+    """What a delivery for one workflow came to; ``new`` says that it has started its run now.
+
+    ``mismatch`` is why a sample would have been ignored, had it been a delivery.
+    """
 
     event: TriggerEvent | None  # None where the run has come from something else
-    run: Run | None
+    run: Run
     new: bool
+    mismatch: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,9 @@ def call(
         input_field="payload",
         version_id=called.listener.version_id,
         trigger_type=FUNCTION,
+        entry_nodes=(called.listener.node_id,),
         idempotency_key=idempotency_key or given.idempotency_key,
+        while_published=True,
         event=given.event(),
     )
     return _start(db, actor, metronome_id, wanted, tell)
@@ -91,8 +97,9 @@ def test(
 ) -> Outcome:
     """Deliver a sample to the workflow's draft, or to the definition that came along.
 
-    Where that has triggers of the sample's type, one of them has to match: otherwise the event is
-    recorded as ignored, and starts nothing. Raises NotFound, Invalid (the definition), and what
+    It starts a run in any case. Where that definition has triggers of the sample's type, the run
+    begins at those that match; where none does, at all of them, and the outcome tells why a
+    delivery would have been ignored. Raises NotFound, Invalid (the definition), and what
     ``starts.create`` raises, which is recorded as failed.
     """
     metronome = _metronome(db, actor, metronome_id)
@@ -102,15 +109,15 @@ def test(
         definitions.checked(definition)
     given = trial.given
     event = given.event()
-    reasons = _reasons(definition, given)
-    if reasons:
-        unmatched = deliveries.ignored(event, "; ".join(reasons), metronome_id)
-        (recorded,) = deliveries.record(db, actor, [], [unmatched])
-        return Outcome(recorded, None, new=False)
-    return _start(db, actor, metronome_id, _with_event(trial.run, given, event), tell)
+    matching, reasons = _matching(definition, given)
+    wanted = _with_event(trial.run, given, event, matching)
+    outcome = _start(db, actor, metronome_id, wanted, tell)
+    return replace(outcome, mismatch="; ".join(reasons)[:MAX_REASON] or None)
 
 
-def _with_event(wanted: RunRequest, given: Delivery, event: NewEvent) -> RunRequest:
+def _with_event(
+    wanted: RunRequest, given: Delivery, event: NewEvent, matching: tuple[str, ...]
+) -> RunRequest:
     key = wanted.idempotency_key
     if key is None and given.idempotency_key is not None:
         # A trial is not the event itself, which may still come, with the same id.
@@ -121,6 +128,7 @@ def _with_event(wanted: RunRequest, given: Delivery, event: NewEvent) -> RunRequ
         definition=wanted.definition,
         use="draft",
         trigger_type=given.trigger_type,
+        entry_nodes=matching,
         idempotency_key=key,
         max_attempts=wanted.max_attempts,
         timeout_ms=wanted.timeout_ms,
@@ -130,19 +138,20 @@ def _with_event(wanted: RunRequest, given: Delivery, event: NewEvent) -> RunRequ
     )
 
 
-def _reasons(definition: dict[str, Any], given: Delivery) -> list[str]:
-    """Why no trigger of the sample's type matches; [] where one does, or there is none."""
+def _matching(definition: dict[str, Any], given: Delivery) -> tuple[tuple[str, ...], list[str]]:
+    """The triggers of the sample's type that match; where there are some and none does, why."""
     if given.trigger_type == MANUAL:
-        return []
-    reasons = []
+        return (), []
+    matching, reasons = [], []
     for node in triggers_of(definition):
         if type_of(node) != given.trigger_type:
             continue
         reason = mismatch(given.trigger_type, node.config, given.payload, given.raw)
         if reason is None:
-            return []
-        reasons.append(reason)
-    return reasons
+            matching.append(node.id)
+        else:
+            reasons.append(reason)
+    return tuple(matching), [] if matching else reasons
 
 
 def _start(

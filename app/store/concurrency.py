@@ -25,6 +25,7 @@ from app.store.prepared import Message
 CANCEL_OLDEST = "cancel_oldest"
 REJECT = "reject"
 MAX_GROUPS = 1_000  # in one answer
+MAX_ADMITTED = 1_000  # in one statement: the lock on the workflow is not held for long
 MAX_EXCESS = 100  # runs that are named to be cancelled, at once
 
 Group = tuple[str, str]  # the workflow's id, and the key of the group in it
@@ -43,8 +44,9 @@ class Settled:
     """What came of giving out the free places of a group.
 
     ``admitted`` runs have got one. ``excess`` are to be cancelled first, the oldest first: then
-    nobody was admitted. ``again`` says that a run which was chosen was just stopped by somebody
-    else. ``organization_id`` and ``user_id`` are the workflow's.
+    nobody was admitted. ``again`` says that there may be more to do: a run which was chosen was
+    just stopped by somebody else, or there are very many. ``organization_id`` and ``user_id`` are
+    the workflow's.
     """
 
     admitted: tuple[str, ...]
@@ -88,9 +90,9 @@ chosen AS MATERIALIZED (
     WHERE {OF_GROUP} AND {WAITS} AND NOT EXISTS (SELECT FROM excess)
     ORDER BY r.queued_at, r.id
     LIMIT (
-        -- no limit any more: greatest() passes over NULL
-        SELECT CASE WHEN most IS NOT NULL
-            THEN greatest(most - (SELECT count(*) FROM places), 0) END FROM policy
+        -- least() passes over NULL, and greatest() too: there is no limit any more
+        SELECT least({MAX_ADMITTED}, CASE WHEN most IS NOT NULL
+            THEN greatest(most - (SELECT count(*) FROM places), 0) END) FROM policy
     )
 ),
 locked AS MATERIALIZED (
@@ -108,7 +110,8 @@ told AS (
 )
 SELECT ARRAY(SELECT id FROM admitted ORDER BY id),
     ARRAY(SELECT id FROM excess ORDER BY queued_at, id),
-    (SELECT count(*) FROM chosen) > (SELECT count(*) FROM locked),
+    (SELECT count(*) FROM chosen) > (SELECT count(*) FROM locked)
+        OR (SELECT count(*) FROM chosen) = {MAX_ADMITTED},
     organization_id, user_id, (SELECT count(*) FROM told)
 FROM policy
 """
@@ -124,7 +127,7 @@ def settle(connection: Connection, group: Group) -> Settled | None:
     row = SETTLE_MESSAGE.row(connection, {"metronome_id": metronome_id, "group": key})
     if row is None:
         return None
-    admitted, excess, again, organization_id, user_id, _ = row
+    admitted, excess, again, organization_id, user_id = row[:5]
     return Settled(tuple(admitted), tuple(excess), again, organization_id, user_id)
 
 
@@ -159,6 +162,7 @@ stalled AS (
 
 _WAITING_GROUPS = text(f"""
 SELECT DISTINCT r.concurrency_key FROM runs r WHERE r.metronome_id = :metronome_id AND {WAITS}
+LIMIT {MAX_GROUPS}
 """)
 
 

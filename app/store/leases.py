@@ -61,6 +61,7 @@ class Claimed:
     queued_at: datetime | None = None
     version_revision: int = 0
     concurrency_key: str | None = None  # its group, where its workflow limits how many are at work
+    entry_nodes: str | None = None  # JSON text: the triggers at which it begins; None: by its type
 
 
 # What is told to the connector of a step that is closed.
@@ -125,7 +126,7 @@ SELECT c.id, c.organization_id, c.metronome_id, c.version_id, c.user_id, c.trigg
     c.attempt_count, c.max_attempts, c.deadline_at, c.lease_token, c.begun, c.lost,
     clock_timestamp(), c.parent_run_id, c.root_run_id, c.depth, c.base_seq, c.base_attempt,
     c.takeovers, c.confirmed_seq, c.queued_at, c.version_revision,
-    c.concurrency_key
+    c.concurrency_key, c.entry_nodes
 FROM claimed c ORDER BY c.id
 """
 

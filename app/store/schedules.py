@@ -8,11 +8,15 @@ and any of them may die in between.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
+
+from app.domain.models import Page
+from app.domain.schedule import TRIGGER_TYPE
+from app.store.schema import triggers
 
 SCHEDULE: Final = "schedule"  # on the channel of due runs: the times of schedules have changed
 
@@ -61,3 +65,40 @@ def move_on(connection: Connection, due: Due, next_due_at: datetime | None) -> b
 
 # for a statement that is sent anyway
 SECONDS = "extract(epoch FROM (SELECT min(next_due_at) FROM triggers) - clock_timestamp())::float8"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A schedule as it is listed."""
+
+    id: str
+    metronome_id: str
+    version_id: str
+    user_id: str  # the workflow's owner
+    node_id: str
+    config: Mapping[str, Any]
+    paused: bool
+    next_due_at: datetime | None  # None where it is paused, or never due any more
+    created_at: datetime
+
+
+_LISTED = [triggers.c[field.name] for field in fields(Listed)]
+
+
+def page(
+    connection: Connection, organization_id: str, metronome_id: str | None, page: Page
+) -> list[Listed]:
+    """The schedules of an organization, or of one workflow of it, newest first."""
+    query = (
+        select(*_LISTED)
+        .where(triggers.c.organization_id == organization_id)
+        .where(triggers.c.trigger_type == TRIGGER_TYPE)
+        .order_by(triggers.c.id.desc())
+        .limit(page.limit)
+        .offset(page.offset)
+    )
+    if page.after is not None:
+        query = query.where(triggers.c.id < page.after)
+    if metronome_id is not None:
+        query = query.where(triggers.c.metronome_id == metronome_id)
+    return [Listed(*row) for row in connection.execute(query)]

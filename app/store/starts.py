@@ -22,17 +22,19 @@ from app.store.triggers import ACTIVE
 
 _RUN = rows.columns(rows.RUN_FIELDS, "r")
 ARCHIVED_VERSION: Final = "archived"
+MAX_AT_WORK: Final = 100  # runs that a refusal names
 
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What a run is created with; ``input`` is JSON text.
+    """What a run is created with; ``input`` and ``entry_nodes`` (a list) are JSON text.
 
     Without ``version_id`` it is a run of the published version where ``published`` says so and
     there is one, else of the version that holds the workflow's draft. ``event`` started it.
     ``waits`` lets it wait for a place even where the workflow would reject it. With
     ``while_published`` it is queued only while the workflow is active and has published just this
-    version: whoever is just taking it back, or pausing it, comes before it or after it.
+    version: whoever is just taking it back, or pausing it, comes before it or after it; and it is
+    for the workflow's owner, whoever sent what started it.
     """
 
     id: str
@@ -40,6 +42,7 @@ class NewRun:
     version_id: str | None
     published: bool
     trigger_type: str
+    entry_nodes: str | None
     input: str
     idempotency_key: str | None
     max_attempts: int
@@ -67,7 +70,7 @@ class Created:
     key is taken: ``version_id`` is None where there is no such version, or the draft has none yet;
     ``is_published`` says that the workflow is active and has published that version;
     with a ``policy`` the run has to be asked for with its group; ``at_work`` are the runs that have
-    the places of that group.
+    the places of that group, or the first hundred of them.
     """
 
     metronome_status: str
@@ -111,12 +114,17 @@ room AS MATERIALIZED (
 ),"""
 
 
+# Only who is refused wants to know.
+_AT_WORK = f"""CASE WHEN c.id IS NULL THEN
+        ARRAY(SELECT id FROM places ORDER BY id LIMIT {MAX_AT_WORK}) END"""
+
+
 def _statement(*, grouped: bool, event: bool, published: bool = False) -> str:
     # In a group the workflow's row is locked already.
     condition = "AND (NOT :while_published OR is_published)" if grouped else ""
     return f"""
 WITH wanted AS MATERIALIZED (
-    SELECT m.id, m.organization_id, m.status, m.max_concurrent_runs, m.on_limit,
+    SELECT m.id, m.organization_id, m.user_id, m.status, m.max_concurrent_runs, m.on_limit,
         m.concurrency_key AS expression, v.id AS version_id, v.revision, v.status AS version_status,
         (m.status = '{ACTIVE}' AND m.published_version_id = v.id) IS TRUE AS is_published
     FROM metronomes m
@@ -127,12 +135,15 @@ WITH wanted AS MATERIALIZED (
 ),{_ROOM if grouped else ""}
 created AS (
     INSERT INTO runs AS r (id, organization_id, metronome_id, user_id, version_id,
-        version_revision, trigger_type, trigger_event_id, input, idempotency_key, status,
-        max_attempts, timeout_ms, attached_project_id, attached_ticket_id, concurrency_key,
+        version_revision, trigger_type, trigger_event_id, entry_nodes, input, idempotency_key,
+        status, max_attempts, timeout_ms, attached_project_id, attached_ticket_id, concurrency_key,
         admitted, due_at)
-    SELECT :id, organization_id, id, :actor_user_id, version_id, revision, :trigger_type,
-        {":trigger_event_id" if event else "NULL"}, CAST(:input AS json), :idempotency_key,
-        '{QUEUED}', :max_attempts, :timeout_ms, :attached_project_id, :attached_ticket_id,
+    SELECT :id, organization_id, id,
+        CASE WHEN :while_published THEN user_id ELSE :actor_user_id END, version_id, revision,
+        :trigger_type,
+        {":trigger_event_id" if event else "NULL"}, CAST(:entry_nodes AS json),
+        CAST(:input AS json), :idempotency_key, '{QUEUED}', :max_attempts, :timeout_ms,
+        :attached_project_id, :attached_ticket_id,
         {":group, (SELECT free FROM room)" if grouped else "NULL, true"}, clock_timestamp()
     FROM wanted
     WHERE status <> '{ARCHIVED}' AND version_status <> '{ARCHIVED_VERSION}'
@@ -146,7 +157,7 @@ audited AS (
 ){f",{chr(10)}{trigger_events.recorded('created')}" if event else ""}
 SELECT w.status, w.version_id, w.version_status, w.is_published, w.max_concurrent_runs,
     w.on_limit, w.expression,
-    {"ARRAY(SELECT id FROM places ORDER BY id)" if grouped else "ARRAY[]::text[]"},
+    {_AT_WORK if grouped else "NULL"},
     {rows.columns(rows.RUN_FIELDS, "c")}
 FROM wanted w LEFT JOIN created c ON true
 """
@@ -196,7 +207,7 @@ def create(
         version_status=version_status,
         is_published=is_published,
         policy=None if most is None else Policy(most, on_limit, expression),
-        at_work=tuple(at_work),
+        at_work=tuple(at_work or ()),
         run=None if run[0] is None else rows.run(run),
     )
 

@@ -35,10 +35,11 @@ def recorded(created: str) -> str:
     """
     return f"""trigger_event AS (
     INSERT INTO trigger_events AS e (id, organization_id, metronome_id, user_id, run_id,
-        trigger_type, status, source_event_id, summary, payload)
+        trigger_type, status, source_event_id, summary, payload, sample)
     SELECT CAST(:trigger_event_id AS text), c.organization_id, c.metronome_id, m.user_id, c.id,
         CAST(:event_trigger_type AS text), '{MATCHED}', CAST(:source_event_id AS text),
-        CAST(:event_summary AS text), CAST(:event_payload AS json)
+        CAST(:event_summary AS text), CAST(:event_payload AS json),
+        CAST(:event_is_sample AS text) IS NOT NULL
     FROM {created} c JOIN metronomes m ON m.id = c.metronome_id
     WHERE CAST(:trigger_event_id AS text) IS NOT NULL
     RETURNING e.id, e.organization_id, e.metronome_id, e.trigger_type, e.run_id, e.created_at
@@ -65,6 +66,7 @@ def parameters(event: NewEvent | None) -> dict[str, str | None]:
         "source_event_id": None if event is None else event.source_event_id,
         "event_summary": None if event is None else event.summary,
         "event_payload": None if event is None else event.payload,
+        "event_is_sample": "true" if event is not None and event.sample else None,
     }
 
 
@@ -97,13 +99,13 @@ _INSERT = text(f"""
 WITH given AS (
     SELECT * FROM json_to_recordset(CAST(:events AS json)) AS g (id text, metronome_id text,
         trigger_type text, status text, source_event_id text, summary text, reason text,
-        payload json)
+        payload json, sample boolean)
 ),
 inserted AS (
     INSERT INTO trigger_events AS e (id, organization_id, metronome_id, user_id, trigger_type,
-        status, source_event_id, summary, reason, payload)
+        status, source_event_id, summary, reason, payload, sample)
     SELECT g.id, :organization_id, m.id, m.user_id, g.trigger_type, g.status, g.source_event_id,
-        g.summary, g.reason, g.payload
+        g.summary, g.reason, g.payload, g.sample
     FROM given g
     LEFT JOIN metronomes m ON m.id = g.metronome_id AND m.organization_id = :organization_id
     WHERE g.metronome_id IS NULL OR m.id IS NOT NULL
@@ -151,6 +153,7 @@ def insert(
             "summary": one.event.summary,
             "reason": one.reason,
             "payload": orjson.Fragment(one.event.payload),
+            "sample": one.event.sample,
         }
         for one in unmatched
     ]
@@ -168,7 +171,7 @@ _EVENT = rows.columns(FIELDS, "e")
 _OF_SOURCE = text(f"""
 SELECT {_EVENT} FROM trigger_events e
 WHERE e.organization_id = :organization_id AND e.trigger_type = :trigger_type
-  AND e.source_event_id = :source_event_id
+  AND e.source_event_id = :source_event_id AND NOT e.sample
 ORDER BY e.id LIMIT {SOURCE_EVENTS}
 """)
 
@@ -176,7 +179,7 @@ ORDER BY e.id LIMIT {SOURCE_EVENTS}
 def of_source(
     connection: Connection, organization_id: str, trigger_type: str, source_event_id: str
 ) -> list[TriggerEvent]:
-    """What this delivery has come to before, the oldest first."""
+    """What this delivery has come to before, the oldest first; samples of it don't count."""
     values = {
         "organization_id": organization_id,
         "trigger_type": trigger_type,

@@ -122,6 +122,7 @@ def _runs() -> None:
         "runs",
         sa.Column("version_revision", sa.Integer(), server_default=sa.text("0"), nullable=False),
     )
+    op.add_column("runs", sa.Column("entry_nodes", sa.JSON(), nullable=True))
     op.add_column("runs", sa.Column("concurrency_key", sa.Text(), nullable=True))
     op.add_column(
         "runs",
@@ -217,6 +218,7 @@ def _events() -> None:
         sa.Column("summary", sa.Text(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("payload", sa.JSON(), nullable=False),
+        sa.Column("sample", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         _time("created_at"),
         sa.CheckConstraint(
             "status IN ('matched', 'ignored', 'failed', 'unauthorized')",
@@ -232,7 +234,7 @@ def _events() -> None:
         "trigger_events_by_source",
         of,
         ["organization_id", "trigger_type", "source_event_id"],
-        postgresql_where=sa.text("source_event_id IS NOT NULL"),
+        postgresql_where=sa.text("source_event_id IS NOT NULL AND NOT sample"),
     )
     zero = sa.text("0")
     op.create_table(
@@ -260,7 +262,7 @@ def downgrade() -> None:
         op.drop_index(index, table_name="runs")
     op.create_index("runs_due", "runs", ["due_at"], postgresql_where=sa.text(_CLAIMABLE))
     op.drop_constraint("runs_waiting_has_group", "runs", type_="check")
-    for name in ("admitted", "concurrency_key", "version_revision"):
+    for name in ("admitted", "concurrency_key", "entry_nodes", "version_revision"):
         op.drop_column("runs", name)
     op.drop_table("idempotency_keys")
     op.drop_table("version_revisions")

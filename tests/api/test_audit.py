@@ -193,7 +193,9 @@ def test_nonsense_is_refused_by_its_name(api: Caller, query: str, field: str) ->
 
 def test_it_is_no_workflow_of_that_name(api: Caller) -> None:
     refused(api.get("metronomes/audit-event"), 404, "metronome_not_found")
-    refused(api.send("DELETE", PATH), 404, "metronome_not_found")
+    answer = api.send("DELETE", PATH)
+    refused(answer, 405, "method_not_allowed")
+    assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
 
 
 def test_a_definition_is_never_in_the_audit(api: Caller) -> None:

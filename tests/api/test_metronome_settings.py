@@ -208,7 +208,12 @@ def test_what_was_published_meanwhile_is_what_is_resumed(api: Caller, db: Databa
 
 def test_two_changes_at_once_are_both_made(api: Caller, db: Database) -> None:
     path = published(api)
-    bodies = [{"name": "new"}, {"description": "d"}, {"status": "paused"}, {"concurrency": LIMIT}]
+    bodies: list[dict[str, Any]] = [
+        {"name": "new"},
+        {"description": "d"},
+        {"status": "paused"},
+        {"concurrency": LIMIT},
+    ]
     threads = [threading.Thread(target=api.patch, args=(path, body)) for body in bodies]
     revision = data(api.get(path))["revision"]
     with held(db, path):

@@ -7,6 +7,7 @@ import jsonschema_rs
 import pytest
 from openapi_spec_validator import validate
 
+from app.api import converters
 from app.db import Database
 from tests.api import states
 from tests.api.conftest import Caller
@@ -67,12 +68,19 @@ def test_answers_lead_on(document: dict[str, Any]) -> None:
 
 def test_every_route_is_documented(document: dict[str, Any], app: Any) -> None:
     routes = {
-        (method.lower(), re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        (method.lower(), re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
         if rule.rule not in ("/", "/openapi.json") and not rule.rule.startswith("/docs")
     }
     assert routes == {(method, path) for method, path, _ in operations(document)}
+
+
+def test_what_is_no_workflow_is_not_taken_for_one(app: Any) -> None:
+    rules = [rule.rule for rule in app.url_map.iter_rules()]
+    names = {rule.removeprefix("/v1/metronomes/") for rule in rules if "/v1/metronomes/" in rule}
+    assert {name for name in names if not re.search("[</]", name)} == set(converters.NAMES)
+    assert "/v1/metronomes/<metronomeId>" not in rules
 
 
 def test_every_operation_is_described(document: dict[str, Any]) -> None:
@@ -82,13 +90,14 @@ def test_every_operation_is_described(document: dict[str, Any]) -> None:
         ids.add(operation["operationId"])
         codes = set(operation["responses"])
         public = path in ("/healthz", "/readyz")
-        called_back = "{stepId}" in path
+        called_back, signed = "{stepId}" in path, "/github/" in path
         security = operation.get("security", document["security"])
-        known_by: dict[str, list[str]] = {"callbackToken" if called_back else "apiKey": []}
+        scheme = "callbackToken" if called_back else "webhookSignature" if signed else "apiKey"
+        known_by: dict[str, list[str]] = {scheme: []}
         assert security == ([] if public else [known_by])
         if not public:
             assert {"401", "500", "503"} <= codes
-        if not public and not called_back:
+        if scheme == "apiKey" and not public:
             assert "403" in codes
         if "{" in path and not called_back:
             assert "404" in codes

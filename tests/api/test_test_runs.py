@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
@@ -54,7 +57,7 @@ def test_the_preview_tells_all(api: Caller, workflow: str) -> None:
         "issues": [
             {
                 "level": "error",
-                "code": "incomplete",
+                "code": "incomplete_config",
                 "nodeId": "send",
                 "edgeId": None,
                 "field": "definition.nodes.3.config.url",
@@ -102,6 +105,18 @@ def test_the_preview_tells_all(api: Caller, workflow: str) -> None:
     }
     assert data(api.get(f"{workflow}/runs")) == []
     assert data(api.get(f"{workflow}/versions")) == []
+
+
+def test_the_example_of_the_documentation_works(api: Caller) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "testing.rst").read_text()
+    blocks = re.findall(r"code-block:: json\n\n((?:    .*\n|\n)+)", page)
+    definition, body = (json.loads(block) for block in blocks)
+    workflow = api.new_metronome(definition)
+    told = data(api.post(f"{workflow}/test-runs/preview", body))
+    assert (told["valid"], told["issues"], told["missingFixtures"]) == (True, [], [])
+    assert [one["nodeId"] for one in told["fixtures"]] == ["fetch"]
+    assert [one["nodeId"] for one in told["sideEffects"]] == ["send"]
+    assert api.post(f"{workflow}/test-runs", body).status_code == 201
 
 
 def test_answers_are_what_the_document_says(api: Caller, workflow: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from app.api.schemas.triggers import INBOUND_TYPES
@@ -214,9 +216,7 @@ def test_without_a_slug_a_function_trigger_has_its_nodes_id(api: Caller) -> None
 
 
 @pytest.mark.parametrize("sent", [{"sourceEventId": "s1"}, {"idempotencyKey": "k1"}])
-def test_a_call_that_comes_again_answers_the_run_of_then(
-    api: Caller, sent: dict[str, Any]
-) -> None:
+def test_a_call_that_comes_again_answers_the_run_of_then(api: Caller, sent: dict[str, Any]) -> None:
     path = published(api, "function", {"slug": "order"})
     first = data(api.post(f"{path}/triggers/function/order", {"payload": {"n": 1}, **sent}), 201)
     again = api.post(f"{path}/triggers/function/order", {"payload": {"n": 1}, **sent})
@@ -259,9 +259,16 @@ def test_a_trigger_can_be_tried_out_before_it_is_published(api: Caller) -> None:
     found = data(api.post(f"{path}/triggers/test", body), 201)
     assert (found["matched"], found["triggerEvent"]["status"]) == (True, "matched")
     assert found["run"]["input"] == {"subject": "Order 17"}
-    ignored = data(api.post(f"{path}/triggers/test", body | {"payload": {"subject": "Hello"}}))
-    assert (ignored["matched"], ignored["run"]) == (False, None)
-    assert "subjectContains" in ignored["triggerEvent"]["reason"]
+    assert found["mismatch"] is None
+
+
+def test_a_sample_that_does_not_match_runs_and_tells_why_it_would_be_ignored(api: Caller) -> None:
+    path = api.new_metronome(definition("email", {"subjectContains": "order"}))
+    body = {"triggerType": "email", "payload": {"subject": "Hello"}}
+    found = data(api.post(f"{path}/triggers/test", body), 201)
+    assert (found["matched"], found["triggerEvent"]["status"]) == (False, "matched")
+    assert "subjectContains" in found["mismatch"]
+    assert [run["id"] for run in runs_of(api, path)] == [found["run"]["id"]]
 
 
 def test_a_trial_is_not_the_event_itself(api: Caller) -> None:
@@ -384,3 +391,50 @@ def test_what_can_not_be_taken_is_refused_by_its_field(
     assert answer.status_code == 422
     assert list((answer.json or {})["details"]) == [field]
     assert data(api.get("metronomes/trigger-events")) == []
+
+
+def test_answers_are_what_the_document_says(api: Caller) -> None:
+    document = api.get("/openapi.json").json or {}
+    path = published(api, "email", {"subjectContains": "a"})
+    call = published(api, "function", {"slug": "go"})
+    event = {"triggerType": "email", "payload": {"subject": "a"}}
+    for answer, schema in (
+        (api.post("metronomes/events/inbound", event), "InboundAnswer"),
+        (api.post("metronomes/events/inbound", {"triggerType": "email"}), "InboundAnswer"),
+        (api.post(f"{call}/triggers/function/go", {}), "DeliveredAnswer"),
+        (api.post(f"{path}/triggers/test", event), "DeliveredAnswer"),
+        (api.post(f"{path}/triggers/test", {"triggerType": "email"}), "DeliveredAnswer"),
+        (api.get("metronomes/trigger-events"), "TriggerEventList"),
+        (api.get(f"{path}/trigger-events"), "TriggerEventList"),
+        (api.get(f"{path}/trigger-summary"), "TriggerSummaryList"),
+    ):
+        whole = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
+        jsonschema_rs.validate(whole, answer.json)
+    schemas = document["components"]["schemas"]
+    (summary,) = data(api.get(f"{path}/trigger-summary"))
+    assert summary.keys() == schemas["TriggerSummary"]["properties"].keys()
+    assert summary["lastEvent"].keys() == schemas["TriggerEvent"]["properties"].keys()
+
+
+def test_two_deliveries_at_once_start_one_run(api: Caller, app: Any) -> None:
+    path = published(api, "email")
+    for number in range(5):
+        together = threading.Barrier(4)
+        ids: list[str] = []
+
+        def send(source: str = f"e{number}") -> None:
+            together.wait()  # noqa: B023 - the threads end before the next turn
+            body = {"triggerType": "email", "sourceEventId": source}
+            answer = app.test_client().post(
+                "/v1/metronomes/events/inbound", json=body, headers=api.headers
+            )
+            ids.extend(event["id"] for event in answer.json["data"])  # noqa: B023
+
+        threads = [threading.Thread(target=send) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(ids) == 4
+        assert len(set(ids)) == 1
+        assert len(runs_of(api, path)) == number + 1

@@ -116,6 +116,19 @@ def test_a_version_is_changed_and_its_revisions_stay(
     }
 
 
+def test_a_run_leads_to_the_definition_that_it_runs(api: Caller, metronome: str) -> None:
+    version = saved(api, metronome)
+    path = f"{metronome}/versions/{version['id']}"
+    runs = []
+    for said in ("second", "third"):
+        runs.append(data(api.post(f"{metronome}/runs", {"versionId": version["id"]}), 201))
+        data(api.patch(path, {"definition": publishable(said)}))
+    assert [run["versionRevision"] for run in runs] == [0, 1]
+    for run, said in zip(runs, ("draft", "second"), strict=True):
+        shown = data(api.get(f"{path}?revision={run['versionRevision']}"))
+        assert shown["definition"] == publishable(said)
+
+
 def test_a_change_to_the_same_is_none(api: Caller, metronome: str, db: Database) -> None:
     version = saved(api, metronome, description="one")
     path = f"{metronome}/versions/{version['id']}"

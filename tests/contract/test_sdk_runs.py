@@ -56,7 +56,7 @@ def test_a_draft_is_tried_out(sdk: Any, ended: Callable[..., Any]) -> None:
 
 def test_a_node_is_tried_out_alone(sdk: Any, ended: Callable[..., Any]) -> None:
     made = sdk.create(name="n", definition=workflow())["id"]
-    one = {"selection": {"nodeIds": ["greet"]}, "fixture": {"trigger": {"name": "Ada"}}}
+    one = {"selection": {"nodeIds": ["greet"]}, "fixture": {"input": {"name": "Ada"}}}
     preview = sdk.preview_test_run(made, **one)
     assert preview["valid"] is True
     assert sdk.list_runs(made) == []

@@ -67,7 +67,7 @@ def test_each_class_of_triggers_can_be_published_and_tried(sdk: Any, trigger: Tr
         attached_project_id="p",
         attached_ticket_id="t",
     )
-    event, run = tried["event"], tried["run"]
+    event, run = tried["triggerEvent"], tried["run"]
     assert (event["status"], event["runId"], event["summary"]) == ("matched", run["id"], "s")
     assert (run["triggerType"], run["triggerEventId"]) == (trigger.subtype, event["id"])
     assert (run["input"], run["maxAttempts"], run["timeoutMs"]) == ({"a": 1}, 2, 1_000)

@@ -290,3 +290,11 @@ def test_a_walk_is_rebuilt_from_what_has_ended_in_whatever_order_that_is_read(
 
     assert rebuilt.ready() == progress.ready()
     assert sorted(rebuilt.take_skipped()) == sorted(progress.take_skipped())
+
+
+def test_a_run_begins_at_the_triggers_that_are_named() -> None:
+    nodes = [{"id": name, "kind": "trigger", "subtype": "function"} for name in ("a", "b")]
+    made = parse({"nodes": nodes, "edges": []})
+    assert entry_nodes(made, "function", ["b"]) == {"b"}
+    assert entry_nodes(made, "function", ["gone"]) == {"a", "b"}
+    assert entry_nodes(made, "function") == {"a", "b"}

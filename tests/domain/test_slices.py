@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.domain.errors import Conflict, Invalid
 from app.domain.fixtures import Fixture
 from app.domain.graph import FIXTURE, check_shape, parse
 from app.domain.progress import Progress, body_entries, entry_nodes
 from app.domain.slices import Slice, cut
-from app.nodes import REGISTRY
+from app.nodes import REGISTRY, RUNNABLE
 
 
 def node(id: str, kind: str = "transform", parent: str | None = None, **config: Any) -> Any:
@@ -32,7 +34,7 @@ def workflow(*nodes: Any, edges: str = "") -> dict[str, Any]:
 
 
 def part(definition: Any, *wanted: str, type: str = "manual_test", **fixture: Any) -> Slice:
-    return cut(definition, wanted, Fixture(**fixture), trigger_type=type)
+    return cut(definition, wanted, Fixture(**fixture), trigger_type=type, kinds=REGISTRY)
 
 
 def kinds(found: Slice) -> dict[str, str]:
@@ -319,8 +321,9 @@ def test_unknown_nodes_are_refused_by_name() -> None:
     with pytest.raises(Invalid, match=r"no nodes of the definition: 'nobody'"):
         part(LINE, "fetch", "nobody")
     for field in ("steps", "branches", "errors"):
+        fixture = Fixture(**{field: {"nobody": "x"}})
         with pytest.raises(Invalid, match=rf"fixture\.{field}\.nobody is no node"):
-            cut(LINE, ["fetch"], Fixture(**{field: {"nobody": "x"}}), trigger_type="manual")
+            cut(LINE, ["fetch"], fixture, trigger_type="manual", kinds=REGISTRY)
 
 
 def test_a_remark_alone_can_not_run() -> None:
@@ -389,3 +392,64 @@ def test_the_form_of_the_visual_builders_stays() -> None:
 def test_nobody_can_save_a_fixture() -> None:
     (issue,) = check_shape({"nodes": [node("x", FIXTURE)]}, REGISTRY)
     assert issue.code == "unknown_kind"
+
+
+@st.composite
+def workflows(draw: st.DrawFn) -> dict[str, Any]:
+    """Up to twelve nodes, some of them inside of loops, that read each other and lead forwards."""
+    nodes: list[Any] = []
+    loops: list[str | None] = [None]
+    for number in range(draw(st.integers(1, 12))):
+        id = f"n{number}"
+        kind = draw(st.sampled_from(["transform", "condition", "approval", "loop", "trigger"]))
+        parent = None if kind == "trigger" else draw(st.sampled_from(loops))
+        if kind == "loop" and len(loops) < 4:
+            loops.append(id)
+        read = draw(st.integers(0, 11))
+        config: dict[str, Any] = {"output": f"{{{{ steps.n{read}.output.x|default(loop.index) }}}}"}
+        if kind == "condition":
+            config = {"conditions": [{"id": "a", "expression": f"steps.n{read}.output.x"}]}
+        if kind in ("loop", "trigger", "approval"):
+            config = {}
+        nodes.append({"id": id, "kind": kind, "parentId": parent, "config": config})
+    edges: list[Any] = []
+    for place, source in enumerate(nodes):
+        for target in nodes[place + 1 :]:
+            if source["parentId"] == target["parentId"] and draw(st.booleans()):
+                handles: dict[str, list[str | None]] = {
+                    "condition": ["a", "else", "error"],
+                    "approval": [None, "rejected"],
+                }
+                handle = draw(st.sampled_from(handles.get(source["kind"], [None, "error"])))
+                ends = {"source": source["id"], "target": target["id"]}
+                edges.append({**ends, "sourceHandle": handle})
+    return {"nodes": nodes, "edges": edges}
+
+
+@given(workflows(), st.data())
+def test_every_part_is_sound_and_ends(definition: dict[str, Any], data: st.DataObject) -> None:
+    assert check_shape(definition, REGISTRY) == []
+    ids = [raw["id"] for raw in definition["nodes"]]
+    wanted = data.draw(st.lists(st.sampled_from(ids), min_size=1, unique=True))
+    told = data.draw(st.lists(st.sampled_from(ids), unique=True))
+    fixture = Fixture(steps={id: data.draw(st.sampled_from([None, {}, {"x": 1}])) for id in told})
+    try:
+        found = cut(definition, wanted, fixture, trigger_type="manual_test", kinds=REGISTRY)
+    except Invalid as refusal:
+        if refusal.code != "not_connected" or len(wanted) == 1:
+            raise
+        return
+    issues = check_shape(found.definition, RUNNABLE)
+    assert {issue.code for issue in issues} <= {"invalid_output_key"}  # that of the loop around
+    chosen = {node.id for node in found.nodes}
+    assert set(wanted) <= chosen
+    assert {id for id, kind in kinds(found).items() if kind != FIXTURE} == chosen
+    graph = parse(found.definition)
+    for level in {node.parent_id for node in graph.nodes.values()}:
+        body = graph.body(level)
+        beginnings = entry_nodes(body, "manual") if level is None else body_entries(body)
+        # Without anything skipped, something of the part begins.
+        if None not in fixture.steps.values():
+            assert beginnings or not body.nodes
+    if None not in fixture.steps.values() and len(wanted) == 1:
+        assert wanted[0] in walked(found) or graph.nodes[wanted[0]].parent_id is not None

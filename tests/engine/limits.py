@@ -90,7 +90,7 @@ def most_at_work(lab: Lab, metronome_id: str) -> dict[str, int]:
         WHERE r.metronome_id = :id AND s.started_at IS NOT NULL""",
         id=metronome_id,
     )
-    moments = defaultdict(list)
+    moments: dict[str, list[Any]] = defaultdict(list)
     for key, run_id, started, ended in rows:
         moments[key] += [(started, 1, run_id), (ended, 0, run_id)]  # an end comes first
     most: dict[str, int] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from app.domain.errors import Conflict, Invalid
@@ -45,7 +47,7 @@ def test_those_who_wait_are_admitted_in_the_order_in_which_they_came(lab: Lab) -
     ended = [lab.until(run, "completed") for run in runs]
     starts = [run.started_at for run in ended]
     assert starts == sorted(starts, key=str)
-    for earlier, later in zip(ended, ended[1:], strict=False):
+    for earlier, later in itertools.pairwise(ended):
         assert earlier.completed_at is not None
         assert later.started_at is not None
         assert earlier.completed_at < later.started_at
@@ -275,6 +277,19 @@ def test_a_retry_counts_as_the_newest_where_the_oldest_is_cancelled(lab: Lab) ->
     assert lab.get(second).status == "cancelled"
 
 
+def test_a_new_run_does_not_take_the_place_that_is_due_to_those_who_wait(lab: Lab) -> None:
+    workflow = limited(lab, 1)
+    first, second = lab.begin(workflow), lab.begin(workflow)
+    ended = "UPDATE runs SET status = 'failed', completed_at = now(), due_at = NULL WHERE id = :id"
+    sql(lab, ended, id=first.id)
+    assert not lab.begin(workflow).admitted
+    limit(lab, workflow, 1, "reject")
+    with pytest.raises(Conflict):
+        lab.begin(workflow)
+    concurrency.settle(lab.db, stalled(lab))
+    assert lab.get(second).admitted
+
+
 # -- the limit changes
 
 
@@ -351,9 +366,9 @@ def test_the_executors_cancel_the_oldest_where_whoever_came_could_not(lab: Lab) 
     workflow = limited(lab, 1)
     first, second = lab.begin(workflow), lab.begin(workflow)
     limit(lab, workflow, 1, "cancel_oldest")
-    lab.gate.open.set()
     lab.start()
-    wait_for(lambda: lab.get(second).status == "completed")
+    wait_for(lambda: lab.get(first).status == "cancelled")
+    lab.gate.open.set()
+    lab.until(second, "completed")
     actor = "SELECT actor_key_id FROM audit_events WHERE run_id = :id AND action = 'run.cancelled'"
-    if lab.get(first).status == "cancelled":
-        assert sql(lab, actor, id=first.id) == [("executor",)]
+    assert sql(lab, actor, id=first.id) == [("executor",)]

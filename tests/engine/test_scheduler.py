@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from app.db import Database
 from app.domain.models import Actor
-from app.services import metronomes, schedules
+from app.services import metronomes, schedules, starts
 from app.services.starts import RunRequest
 from app.store import executors
 from app.store.leases import DUE_CHANNEL
@@ -86,7 +86,7 @@ def test_a_schedule_that_fails_keeps_no_other_one_waiting(
 ) -> None:
     broken = publish(lab.db, ACTOR, {"intervalSeconds": 3600})
     sound = publish(lab.db, ACTOR, {"intervalSeconds": 3600})
-    good = schedules.starts.create
+    good = starts.create
 
     def create(
         db: Database, actor: Actor, metronome_id: str, wanted: RunRequest, **more: Any
@@ -95,7 +95,7 @@ def test_a_schedule_that_fails_keeps_no_other_one_waiting(
             raise RuntimeError("out of the blue")
         return good(db, actor, metronome_id, wanted, **more)
 
-    monkeypatch.setattr(schedules.starts, "create", create)
+    monkeypatch.setattr(starts, "create", create)
     for one in (broken, sound):
         set_due(lab.db, one, now(lab.db) - SECOND)
 

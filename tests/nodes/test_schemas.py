@@ -35,27 +35,80 @@ _TEXTS = (
     *("parse_csv", "tab", ";", '"', "\n", ";;", "5", " 12 ", "-1", "1e3", "100001", "0100000"),
     *("2030-01-01", "2030-01-31T08:00:00Z", "08:00", "get", "POST", "FETCH", "equals", "gt", "is"),
     *("https://example.org/a", "ftp://example.org", "https://u:p@example.org", "example.org", " "),
-    *("{{ n }}", "{{ n }} x", "{{", "{{ n", '{"a": "{{ n }}"}', "[{{ n }}]", '{"a": 1}', "[", "n +"),
+    *(
+        "{{ n }}",
+        "{{ n }} x",
+        "{{",
+        "{{ n",
+        '{"a": "{{ n }}"}',
+        "[{{ n }}]",
+        '{"a": 1}',
+        "[",
+        "n +",
+    ),
     *("else", "error", "large", "outputKey", "loop", "not", "my_key", "my key", "loopx", "\\t"),
     *("5 * * * *", "* * *", "Europe/Berlin", "Nowhere/City", "one-time", "cron", "latest", "daily"),
 )
+_TEXT: st.SearchStrategy[Any] = st.sampled_from(_TEXTS) | st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=3
+)
 _PLAIN: st.SearchStrategy[Any] = (
-    st.sampled_from(_TEXTS)
+    _TEXT
     | st.sampled_from((None, ""))
     | st.booleans()
     | st.sampled_from((-1, 0, 1, 2, 5, 99, 100, 200, 599, 600, 10_000, 10_001, 100_000, 100_001))
     # A float that is whole is an integer for JSON Schema, but not for us.
     | st.sampled_from((-0.5, 0.5, 1.5, 1e9 + 0.5))
-    | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"), max_size=3)
 )
-_ENTRY = st.dictionaries(
-    st.sampled_from(("id", "expression", "field", "operator", "value", "label")), _PLAIN
-)
-_VALUES: st.SearchStrategy[Any] = (
-    _PLAIN
-    | st.lists(_PLAIN | _ENTRY, max_size=3)
-    | st.dictionaries(st.sampled_from(("a", "maxAttempts", "backoffSeconds", "X-A")), _PLAIN)
-)
+_ANY = _PLAIN | st.lists(_PLAIN, max_size=3) | st.dictionaries(st.just("a"), _PLAIN)
+# Texts that are right, and texts that are nearly so.
+_OF_FORMAT = {
+    "bindings": ("a", "{{ n }}", "{{"),
+    "expression": ("n > 1", "{{ n }}", "n +", " "),
+    "json": ('{"a": "{{ n }}"}', "[{{ n }}]", "[", "{{"),
+    "seconds": ("5", "{{ n }}", "-1", "soon"),
+    "moment": ("2030-01-01", "{{ n }}", "soon"),
+    "http-url": ("https://example.org/a", "{{ n }}", "example.org"),
+}
+
+
+def near(schema: Any) -> st.SearchStrategy[Any]:
+    """Values at both sides of every border that a schema draws."""
+    if "anyOf" in schema:
+        return st.one_of([near(one) for one in schema["anyOf"]])
+    if "$ref" in schema:
+        return st.sampled_from(("{{ n }}", {"a": ["{{ n }}"]}, [1, "{{"], 0)) | _PLAIN
+    if "enum" in schema:
+        return st.sampled_from([*schema["enum"], "other"])
+    if "type" not in schema:
+        return _ANY
+    types = schema["type"]
+    kinds = [_near(kind, schema) for kind in ([types] if isinstance(types, str) else types)]
+    return st.one_of(kinds)
+
+
+def _near(kind: str, schema: Any) -> st.SearchStrategy[Any]:
+    if kind in ("integer", "number"):
+        low, high = schema.get("minimum", 0), schema.get("maximum", 10)
+        return st.sampled_from((low - 1, low, low + 1, high - 1, high, high + 1, 0.5))
+    if kind == "array":
+        items = st.lists(near(schema.get("items", {})), max_size=3)
+        return items | items.map(lambda found: (found or [None]) * 101)
+    if kind == "object":
+        return _near_object(schema)
+    if kind == "string":
+        return st.sampled_from(_OF_FORMAT.get(schema.get("format", ""), ("a",))) | _TEXT
+    return st.sampled_from({"boolean": (True, False), "null": (None,)}[kind])
+
+
+def _near_object(schema: Any) -> st.SearchStrategy[dict[str, Any]]:
+    others = schema.get("additionalProperties", {})
+    fields = {name: near(one) | _ANY for name, one in schema.get("properties", {}).items()}
+    needed = {name: fields.pop(name) for name in schema.get("required", ())}
+    fields |= {"a": near(others), "otherJson": near({"type": "string", "format": "json"})}
+    whole = st.fixed_dictionaries(needed, optional=fields)
+    few = st.fixed_dictionaries({}, optional=dict(list(fields.items())[:6]))
+    return st.one_of([whole, st.tuples(whole, few).map(lambda two: two[0] | two[1]), few])
 
 
 def _parses(text: str) -> bool:
@@ -131,31 +184,37 @@ def faults(kind: str, config: dict[str, Any]) -> list[str]:
     node = {"id": "n", "kind": kind, "config": config}
     found = [issue.field for issue in check_shape({"nodes": [node]}, REGISTRY)]
     if not found:
-        found = [problem.field for problem in REGISTRY[kind].missing(config)]
+        handler = REGISTRY[kind]
+        problems = [*handler.missing(config), *handler.publish_problems(config, None)]
+        found = [problem.field for problem in problems]
     return found
 
 
 def _beyond(kind: str, fields: Iterable[str]) -> bool:
-    return all(
-        any(kind == one and (part in field) for one, part in BEYOND) for field in fields
-    )
+    return all(any(kind == one and (part in field) for one, part in BEYOND) for field in fields)
+
+
+def _configs(schema: Any) -> st.SearchStrategy[dict[str, Any]]:
+    """One to three fields beside those that are needed: else one of them is always wrong."""
+    needed = schema.get("required", ())
+    fields = {name: near(one) | _PLAIN for name, one in schema["properties"].items()}
+    fields |= {"other": near({"$ref": ""}), "otherJson": near({"type": "string", "format": "json"})}
+    first = {name: fields[name] for name in needed}
+
+    def of(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+        return st.fixed_dictionaries({**{name: fields[name] for name in names}, **first})
+
+    return st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True).flatmap(of)
 
 
 @pytest.mark.parametrize("kind", REGISTRY)
 def test_a_config_is_valid_where_the_checks_say_so(kind: str) -> None:
     schema = REGISTRY[kind].config_schema
     valid = validator(schema)
-    names = [*schema["properties"], "other", "otherJson"]
-    needed = schema.get("required", ())
 
-    # Made from its needed fields and some others, so that many of them are nearly right.
-    @settings(max_examples=400, deadline=None, derandomize=True)
-    @given(
-        st.fixed_dictionaries({name: _VALUES for name in needed}),
-        st.dictionaries(st.sampled_from(names), _VALUES, max_size=4),
-    )
-    def compare(first: dict[str, Any], more: dict[str, Any]) -> None:
-        config = {**more, **first}
+    @settings(max_examples=300, deadline=None, derandomize=True)
+    @given(_configs(schema))
+    def compare(config: dict[str, Any]) -> None:
         found = faults(kind, config)
         if valid.is_valid(config):
             assert _beyond(kind, found), (found, config)
@@ -208,24 +267,43 @@ def test_bad_configs_are_not_valid(kind: str, config: dict[str, Any]) -> None:
     assert not validator(REGISTRY[kind].config_schema).is_valid(config)
 
 
-@pytest.mark.parametrize("trigger_type", TRIGGER_TYPES)
+# Which of its fields a schedule looks at depends on the others: that is beyond the schema.
+@pytest.mark.parametrize("trigger_type", sorted(TRIGGER_TYPES.keys() - {"periodic"}))
 def test_a_triggers_config_is_valid_where_it_can_be_published(trigger_type: str) -> None:
     schema = trigger_schema(trigger_type)
     valid = validator(schema)
-    names = [name for name in schema["properties"] if name not in ("outputKey", "timeoutMs", "retry")]
+    names = sorted(schema["properties"].keys() - {"outputKey", "timeoutMs", "retry"})
+    fields = {name: near(schema["properties"][name]) | _ANY for name in names}
 
-    @settings(max_examples=300, deadline=None, derandomize=True)
-    @given(st.dictionaries(st.sampled_from(names), _VALUES, max_size=5))
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(st.fixed_dictionaries({}, optional=fields))
     def compare(config: dict[str, Any]) -> None:
         found = [problem.field for problem in trigger_problems(trigger_type, config)]
-        if not found:
-            errors = [str(error) for error in valid.iter_errors(config)]
-            # What a schedule does not look at may be anything.
-            assert not errors or trigger_type == "periodic", (config, errors)
-        elif trigger_type != "periodic":  # which fields a schedule needs is beyond the schema
-            assert not valid.is_valid(config), (config, found)
+        assert valid.is_valid(config) == (not found), (config, found)
 
     compare()
+
+
+@pytest.mark.parametrize(
+    ("config", "good"),
+    [
+        ({"scheduleType": "cron", "cronExpression": "0 9 * * 1-5"}, True),
+        ({"scheduleType": "cron", "cronExpression": "0 9 * *"}, False),
+        ({"scheduleType": "recurring", "schedulePresetId": "daily"}, True),
+        ({"scheduleType": "recurring", "schedulePresetId": 5}, False),
+        ({"scheduleType": "one-time", "scheduledTime": "2030-01-31T08:00"}, True),
+        ({"scheduleType": "one-time", "scheduledTime": "tomorrow"}, False),
+        ({"scheduleType": "interval", "intervalSeconds": 60, "missed": "skip"}, True),
+        ({"scheduleType": "interval", "intervalSeconds": 0}, False),
+        ({"intervalSeconds": 60, "scheduleTimezone": "Europe/Berlin"}, True),
+        ({"intervalSeconds": 60, "scheduleTimezone": "Nowhere/City"}, False),
+        ({"intervalSeconds": 60, "missed": "all"}, False),
+        ({"intervalSeconds": 60, "catchUpSeconds": -1}, False),
+    ],
+)
+def test_a_schedule_is_valid_where_it_can_be_published(config: dict[str, Any], good: bool) -> None:
+    assert (not list(trigger_problems("periodic", config))) == good
+    assert validator(trigger_schema("periodic")).is_valid(config) == good
 
 
 def test_every_filter_of_events_is_in_the_schema_of_its_trigger() -> None:
@@ -245,14 +323,14 @@ def test_the_schemas_are_schemas_and_describe_every_field() -> None:
     for one in shown["kinds"]:
         jsonschema_rs.meta.validate(one["outputSchema"])
         assert one["title"]
-    assert [one["operator"] for one in shown["conditionOperators"]] == list(condition._OPERATORS)
+    assert [one["operator"] for one in shown["conditionOperators"]] == list(condition.OPERATORS)
     assert shown["loopTypes"] == list(loop.LOOP_TYPES)
 
 
 @pytest.mark.parametrize("kind", REGISTRY)
 def test_replay_safe_kinds_are_so_whatever_their_config(kind: str) -> None:
     handler = REGISTRY[kind]
-    tried = ({}, {"method": "POST"}, {"functionName": "none"}, {"idempotent": False})
+    tried: tuple[dict[str, Any], ...] = ({}, {"method": "POST"}, {"functionName": "none"})
     safe = all(handler.replay_safe(config, NodeLimits()) for config in tried)
     assert safe == (handler.replay_safe_where is None)
 
@@ -264,3 +342,7 @@ def test_handles_that_are_shown_are_accepted(kind: str) -> None:
     ids = {entry["id"] for entry in config.get("conditions", ())}
     handles = {handle for handle in handler.handles if not handle.startswith("{")} | ids
     assert list(handler.check(config, frozenset(handles))) == []
+
+
+def test_every_operator_that_is_shown_can_be_used() -> None:
+    assert condition.OPERATORS.keys() == condition._HOLDS.keys()

@@ -17,6 +17,7 @@ from app.db import Database
 from app.domain.models import Actor, Page, Run
 from app.services import metronomes, schedules
 from app.services.starts import RunRequest, create
+from app.store import schedules as table
 from app.store import trigger_events
 from app.store.runs import get as get_run
 from app.store.schedules import Due
@@ -271,7 +272,7 @@ def test_the_next_due_times_are_found_by_their_index(db: Database) -> None:
         )
         connection.execute(text("ANALYZE triggers"))
         (plan,) = connection.execute(
-            text("EXPLAIN (FORMAT JSON) " + str(schedules.schedules._NEXT)), {"limit": 50}
+            text("EXPLAIN (FORMAT JSON) " + str(table._NEXT)), {"limit": 50}
         ).scalars()
 
     assert "Seq Scan" not in str(plan)

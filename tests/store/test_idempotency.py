@@ -59,5 +59,5 @@ def test_a_key_that_somebody_takes_again_is_not_purged(db: Database) -> None:
     holder.commit()
     assert reserve(db, "met_2") == "met_2"
     assert idempotency.purge(raw, 10) == 0
-    for connection in (holder, raw):
-        connection.close()
+    holder.close()
+    raw.close()

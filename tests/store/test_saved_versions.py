@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
@@ -13,13 +12,12 @@ from sqlalchemy import Connection, text
 from app.db import Database
 from app.domain.models import Page, Version
 from app.ids import new_id
-from app.store import metronomes, publishing, saved_versions, starts, triggers, versions
+from app.services import starts
+from app.store import metronomes, publishing, saved_versions, triggers, versions
 from app.store.saved_versions import Changed
 from tests.processes import PATIENCE
 from tests.store.test_versions import ADA, EVE, create, draft
 from tests.store.world import World
-
-T = TypeVar("T")
 
 NO_TRIGGERS = triggers.parameters(None, ())
 
@@ -48,27 +46,13 @@ def archive(db: Database, version: Version) -> Changed:
 
 def start(db: Database, version: Version, **more: Any) -> tuple[str, int]:
     """Queue a run of a version; its id, and which revision it runs."""
-    new = starts.NewRun(
-        **{
-            "id": new_id("run"),
-            "metronome_id": version.metronome_id,
-            "version_id": version.id,
-            "trigger_type": "manual",
-            "input": "{}",
-            "idempotency_key": None,
-            "max_attempts": 1,
-            "timeout_ms": None,
-            "attached_project_id": None,
-            "attached_ticket_id": None,
-            **more,
-        }
-    )
+    request = starts.RunRequest(version_id=version.id, **more)
+    run, _ = starts.create(db, ADA, version.metronome_id, request, tell=lambda: None)
     with db.connect() as connection:
-        starts.create(connection, ADA, new)
         revision = connection.execute(
-            text("SELECT version_revision FROM runs WHERE id = :id"), {"id": new.id}
+            text("SELECT version_revision FROM runs WHERE id = :id"), {"id": run.id}
         ).scalar_one()
-    return new.id, revision
+    return run.id, revision
 
 
 def publish(connection: Connection, version: Version) -> None:
@@ -288,13 +272,10 @@ def _in_transaction(connection: Connection) -> bool:
     return bool(first == second)
 
 
-def test_an_equal_version_is_found_among_the_newest(
-    db: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_equal_version_is_found_among_the_newest(db: Database) -> None:
     metronome = create(db)
     first, second = save(db, metronome), save(db, metronome)
     other = save(db, metronome, draft(2))
-    look: Callable[[str | None], str | None]
 
     def look(definition: str | None) -> str | None:
         with db.connect() as connection:

@@ -20,7 +20,8 @@ def draft(number: int) -> str:
 def create(db: Database) -> str:
     with db.connect() as connection:
         new = NewMetronome("met_1", "n", None, "draft", draft(1), "told")
-        return metronomes.create(connection, ADA, new).id
+        metronomes.create(connection, ADA, new)
+    return new.id
 
 
 def rows(db: Database) -> list[tuple[int | None, int, int, str]]:

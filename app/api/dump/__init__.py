@@ -9,6 +9,7 @@ from app.api.dump.answers import answer
 from app.api.dump.audit import audit_event, compact_audit_event
 from app.api.dump.metronomes import metronome, owner_candidate
 from app.api.dump.runs import WAITS, approval, compact_run, run, run_view, step
+from app.api.dump.schedules import schedule
 from app.api.dump.test_runs import preview
 from app.api.dump.timeline import result, timeline
 from app.api.dump.trigger_events import (
@@ -38,6 +39,7 @@ __all__ = [
     "result",
     "run",
     "run_view",
+    "schedule",
     "step",
     "timeline",
     "trigger_event",

@@ -25,6 +25,7 @@ def compact_run(run: Run) -> dict[str, Any]:
         "userId": run.user_id,
         "triggerType": run.trigger_type,
         "versionId": run.version_id,
+        "versionRevision": run.version_revision,
         "triggerEventId": run.trigger_event_id,
         "idempotencyKey": run.idempotency_key,
         "status": run.status,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from app.api.dump.validation import issue
 from app.domain.fixtures import StandIn
-from app.domain.issues import Issue
+from app.domain.lifecycle import SKIPPED
 from app.domain.slices import Missing
 from app.services.test_runs import Preview
 
@@ -15,7 +16,7 @@ def preview(metronome_id: str, preview: Preview) -> dict[str, Any]:
     part = preview.part
     return {
         "valid": preview.valid,
-        "issues": [_issue(issue) for issue in preview.issues],
+        "issues": [issue(one) for one in preview.issues],
         "metronomeId": metronome_id,
         "versionId": preview.version_id,
         "triggerType": preview.run.trigger_type,
@@ -34,17 +35,6 @@ def preview(metronome_id: str, preview: Preview) -> dict[str, Any]:
     }
 
 
-def _issue(issue: Issue) -> dict[str, Any]:
-    return {
-        "level": issue.level,
-        "code": issue.code,
-        "nodeId": issue.node_id,
-        "edgeId": issue.edge_id,
-        "field": issue.field,
-        "message": issue.message,
-    }
-
-
 def _stand_in(one: StandIn) -> dict[str, Any]:
     return {
         "nodeId": one.node.id,
@@ -52,7 +42,7 @@ def _stand_in(one: StandIn) -> dict[str, Any]:
         "output": one.output,
         "branch": one.branch,
         "error": one.error,
-        "skipped": one.skipped,
+        SKIPPED: one.skipped,
         "given": one.given,
     }
 

@@ -31,12 +31,13 @@ def compact_trigger_event(event: TriggerEvent) -> dict[str, Any]:
     }
 
 
-def delivered(event: TriggerEvent | None, run: Run | None) -> dict[str, Any]:
+def delivered(event: TriggerEvent | None, run: Run, mismatch: str | None) -> dict[str, Any]:
     """What a delivery for one workflow came to."""
     return {
-        "matched": run is not None,
+        "matched": mismatch is None,
+        "mismatch": mismatch,
         "triggerEvent": None if event is None else trigger_event(event),
-        "run": None if run is None else dump_run(run),
+        "run": dump_run(run),
     }
 
 

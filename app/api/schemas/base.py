@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import marshmallow as ma
@@ -157,7 +157,8 @@ class Moment(fields.Field[datetime]):
             raise ma.ValidationError(
                 "must be a time in ISO 8601 with its offset, such as 2026-01-31T12:00:00Z"
             ) from None
-        return found
+        # PostgreSQL knows no offsets of 16 hours and more, which ISO 8601 allows.
+        return found.astimezone(UTC)
 
 
 CREATED_AFTER = "Only what was created at this time or later."

@@ -193,8 +193,10 @@ class RunSchema(Named):
     metronome_id = fields.String(required=True)
     user_id = fields.String(required=True, metadata={"description": "Its owner."})
     trigger_type = fields.String(required=True)
-    version_id = fields.String(
-        required=True, metadata={"description": "What runs; it can't change."}
+    version_id = fields.String(required=True, metadata={"description": "What runs."})
+    version_revision = fields.Integer(
+        required=True,
+        metadata={"description": "Which of that version's definitions; a run keeps it to its end."},
     )
     trigger_event_id = fields.String(required=True, allow_none=True)
     idempotency_key = fields.String(required=True, allow_none=True)

@@ -11,6 +11,7 @@ from marshmallow import fields, validate
 
 from app.api.schemas.base import Choice, Input, JsonObject, Named, Text
 from app.api.schemas.runs import RunBody
+from app.api.schemas.validation import IssueSchema
 from app.domain.fixtures import Fixture
 from app.domain.shape import MAX_NODES
 from app.services.starts import RunRequest
@@ -158,17 +159,6 @@ def _inputs(data: Mapping[str, Any]) -> list[tuple[str, Any]]:
     ]
 
 
-class PreviewIssueSchema(Named):
-    """Something that is wrong, or may be."""
-
-    level = fields.String(required=True, validate=validate.OneOf(("error", "warning")))
-    code = fields.String(required=True)
-    node_id = fields.String(required=True, allow_none=True)
-    edge_id = fields.String(required=True, allow_none=True)
-    field = fields.String(required=True)
-    message = fields.String(required=True)
-
-
 class PreviewNodeSchema(Named):
     """A node that would run."""
 
@@ -218,7 +208,7 @@ class PreviewSchema(Named):
     """What a test would run."""
 
     valid = fields.Boolean(required=True, metadata={"description": "Whether no issue is an error."})
-    issues = fields.List(fields.Nested(PreviewIssueSchema), required=True)
+    issues = fields.List(fields.Nested(IssueSchema), required=True)
     metronome_id = fields.String(required=True)
     version_id = fields.String(required=True, allow_none=True)
     trigger_type = fields.String(required=True)

@@ -81,6 +81,7 @@ class TrialBody(Input):
             data.pop("payload"),
             source_event_id=data.pop("source_event_id", None),
             summary=data.pop("summary", None),
+            sample=True,
         )
         return Trial(given, RunRequest(**data))
 
@@ -124,14 +125,22 @@ class InboundAnswer(Named):
 class DeliveredSchema(Named):
     """What a delivery for one workflow came to."""
 
-    matched = fields.Boolean(required=True, metadata={"description": "There is a run of it."})
+    matched = fields.Boolean(
+        required=True,
+        metadata={"description": "The filters of a trigger match, or there are none."},
+    )
+    mismatch = fields.String(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Of a sample: why an event such as this would be ignored."},
+    )
     trigger_event = fields.Nested(
         TriggerEventSchema,
         required=True,
         allow_none=True,
         metadata={"description": "Null where another request had the same idempotencyKey."},
     )
-    run = fields.Nested(RunSchema, required=True, allow_none=True)
+    run = fields.Nested(RunSchema, required=True)
 
 
 class DeliveredAnswer(Named):

@@ -36,6 +36,8 @@ runs = Table(
     Column("version_revision", Integer, nullable=False, server_default=text("0")),
     Column("trigger_type", Text, nullable=False),
     Column("trigger_event_id", Text),
+    # the trigger nodes at which it begins; NULL: those of its type
+    Column("entry_nodes", JSON),
     Column("idempotency_key", Text),
     Column("status", Text, nullable=False),
     Column("input", JSON, nullable=False),

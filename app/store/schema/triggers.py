@@ -65,6 +65,8 @@ trigger_events = Table(
     Column("summary", Text),
     Column("reason", Text),
     Column("payload", JSON, nullable=False),
+    # a sample, with which somebody tried a trigger out: the event itself may still come
+    Column("sample", Boolean, nullable=False, server_default=text("false")),
     time_column("created_at"),
     CheckConstraint(one_of("status", EVENT_STATUSES), name="trigger_events_status"),
     Index("trigger_events_by_organization", "organization_id", "id"),
@@ -75,7 +77,7 @@ trigger_events = Table(
         "organization_id",
         "trigger_type",
         "source_event_id",
-        postgresql_where=text("source_event_id IS NOT NULL"),
+        postgresql_where=text("source_event_id IS NOT NULL AND NOT sample"),
     ),
 )
 
