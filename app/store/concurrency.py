@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, text
 
@@ -124,10 +125,12 @@ def settle(connection: Connection, group: Group) -> Settled | None:
     None where the workflow is gone.
     """
     metronome_id, key = group
-    row = SETTLE_MESSAGE.row(connection, {"metronome_id": metronome_id, "group": key})
+    row: Sequence[Any] | None = SETTLE_MESSAGE.row(
+        connection, {"metronome_id": metronome_id, "group": key}
+    )
     if row is None:
         return None
-    admitted, excess, again, organization_id, user_id = row[:5]
+    admitted, excess, again, organization_id, user_id, _ = row
     return Settled(tuple(admitted), tuple(excess), again, organization_id, user_id)
 
 

@@ -227,9 +227,10 @@ def _events() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     of = "trigger_events"
-    op.create_index("trigger_events_by_organization", of, ["organization_id", "id"])
-    op.create_index("trigger_events_by_metronome", of, ["metronome_id", "id"])
-    op.create_index("trigger_events_by_type", of, ["metronome_id", "trigger_type", "id"])
+    for whose in ("organization", "metronome"):
+        column, name = f"{whose}_id", f"trigger_events_by_{whose}"
+        op.create_index(name, of, [column, "status", "id"])
+        op.create_index(f"{name}_type", of, [column, "trigger_type", "status", "id"])
     op.create_index(
         "trigger_events_by_source",
         of,

@@ -220,3 +220,22 @@ def test_a_run_that_is_attached_tells_before_and_after(api: Caller) -> None:
     }
     assert second["payload"]["before"] == first["payload"]["after"]
     assert second["payload"]["after"] == {"attachedProjectId": "p", "attachedTicketId": None}
+
+
+def test_what_a_trigger_starts_names_who_sent_it(api: Caller, app: Flask, db: Database) -> None:
+    """The run is the workflow's owner's; who set it off is another question."""
+    trigger = {"id": "start", "kind": "trigger", "subtype": "email"}
+    path = api.new_metronome({**DEFINITION, "nodes": [trigger, DEFINITION["nodes"][1]]})
+    data(api.post(f"{path}/publish", {"active": True}))
+    key, secret = keys.create_key(
+        db, name="mail", user_id="mailer", organization_id="acme", role="editor"
+    )
+    delivered = Caller(app, secret).post(
+        "metronomes/events/inbound", {"triggerType": "email", "payload": {"subject": "x"}}
+    )
+    (event,) = data(delivered)
+    (created,) = listed(api, runId=event["runId"])
+    assert (created["action"], created["userId"]) == ("run.created", "ada")
+    assert (created["actorUserId"], created["actorKeyId"]) == ("mailer", key.id)
+    assert created["payload"] == {"triggerType": "email", "triggerEventId": event["id"]}
+    assert [one["action"] for one in listed(api, actorUserId="mailer")] == ["run.created"]

@@ -201,8 +201,10 @@ def test_what_is_not_signed_is_refused_and_starts_nothing(
 
 
 def test_a_wrong_signature_is_not_saved_by_the_right_secret(github: GitHub) -> None:
-    headers = {"X_Hub_Signature_256": WRONG, "X_Computer_Agents_Webhook_Secret": github.secret}
-    refused(github.send(PUSH, **headers), 401, "invalid_signature")
+    answer = github.send(
+        PUSH, X_Hub_Signature_256=WRONG, X_Computer_Agents_Webhook_Secret=github.secret
+    )
+    refused(answer, 401, "invalid_signature")
 
 
 def test_a_body_that_was_changed_is_refused(github: GitHub) -> None:
@@ -215,8 +217,8 @@ def test_a_webhook_that_was_revoked_is_refused(api: Caller, github: GitHub, db: 
     webhooks.revoke(db, github.webhook_id)
     refused(github.send(PUSH), 401, "invalid_signature")
     refused(github.send(PUSH, query=f"?webhook={github.webhook_id}"), 401, "invalid_signature")
-    secret = {"X_Computer_Agents_Webhook_Secret": github.secret}
-    refused(github.send(PUSH, **secret), 401, "invalid_signature")
+    answer = github.send(PUSH, X_Computer_Agents_Webhook_Secret=github.secret)
+    refused(answer, 401, "invalid_signature")
     assert data(api.get("metronomes/trigger-events")) == []
 
 

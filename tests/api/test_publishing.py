@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from app.db import Database
+from app.domain.errors import PreconditionFailed
+from app.domain.models import Actor
+from app.services import publishing as service
 from tests.api.conftest import Caller, data, refused
 from tests.api.definitions import called, publishable
+from tests.processes import PATIENCE
 
 
 @pytest.fixture
@@ -302,3 +308,35 @@ def test_deployments_come_in_pages(api: Caller, metronome: str) -> None:
     assert [one["action"] for one in rest["data"]] == ["published"]
     assert {one["actorUserId"] for one in first["data"]} == {"ada"}
     assert {one["versionId"] for one in first["data"]} == {path.rpartition("/")[2]}
+
+
+def test_of_several_that_publish_the_same_revision_one_succeeds(
+    api: Caller, metronome: str, db: Database
+) -> None:
+    ids = [saved(api, metronome, str(number)).rpartition("/")[2] for number in range(4)]
+    revision = data(api.get(metronome))["revision"]
+    actor = Actor("key_1", "ada", "acme")
+    together = threading.Barrier(4)
+
+    def publish(version_id: str) -> str | None:
+        together.wait(PATIENCE)
+        try:
+            return service.publish(
+                db,
+                actor,
+                metronome.rpartition("/")[2],
+                version_id,
+                {"description": "mine"},
+                expected=(revision,),
+                connectors={},
+            ).published_version_id
+        except PreconditionFailed:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        published = [one for one in pool.map(publish, ids) if one is not None]
+    assert len(published) == 1
+    versions = data(api.get(f"{metronome}/versions"))
+    assert [one["id"] for one in versions if one["status"] == "published"] == published
+    assert [one["id"] for one in versions if one["description"] == "mine"] == published
+    assert len(history(api, metronome)) == 1

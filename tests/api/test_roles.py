@@ -43,8 +43,7 @@ def test_every_operation_says_what_it_needs(api: Caller) -> None:
     assert len(found) > 15
     for method, path, needed in found:
         assert path.startswith("/v1/")
-        if method == "GET":
-            assert needed is Permission.READ, path
+        assert (needed is Permission.READ) == (method == "GET"), path
     needs = {(method, path.removeprefix("/v1/metronomes")): one for method, path, one in found}
     run = "/{metronomeId}/runs/{runId}"
     for method, path, needed in (

@@ -24,6 +24,7 @@ METRONOME: list[tuple[str, str, Any]] = [
     ("POST", "/publish", {}),
     ("POST", "/unpublish", {}),
     ("GET", "/deployments", None),
+    ("POST", "/validate", {}),
     ("GET", "/trigger-events", None),
     ("GET", "/trigger-summary", None),
     ("POST", "/triggers/test", {}),

@@ -329,12 +329,14 @@ def test_pages_of_events_lead_on(api: Caller) -> None:
     path = published(api, "email")
     for _ in range(5):
         deliver(api, "email")
-    seen, cursor = [], ""
-    while cursor is not None:
-        page = api.get(f"{path}/trigger-events?limit=2{cursor and f'&cursor={cursor}'}").json or {}
+    seen: list[str] = []
+    more = ""
+    for _ in range(3):
+        page = api.get(f"{path}/trigger-events?limit=2{more}").json or {}
         deliver(api, "email")  # what comes meanwhile moves no page
         seen += [event["id"] for event in page["data"]]
-        cursor = page["next_cursor"]
+        more = f"&cursor={page['next_cursor']}"
+    assert page["next_cursor"] is None
     assert seen == sorted(set(seen), reverse=True)
     assert len(seen) == 5
 

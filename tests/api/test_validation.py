@@ -214,7 +214,7 @@ def test_a_workflow_can_not_run_itself(api: Caller) -> None:
     metronome = api.new_metronome(calling(workflowName="me"), name="me")
     found = data(api.post(f"{metronome}/validate"))
     assert codes(found) == ["recursive_workflow"]
-    assert "me -> me" in found["issues"][0]["message"] or "me." in found["issues"][0]["message"]
+    assert "inside of itself: me." in found["issues"][0]["message"]
 
 
 def test_a_workflow_can_not_run_itself_through_others(api: Caller) -> None:

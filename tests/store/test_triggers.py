@@ -35,7 +35,7 @@ SELECT count(*) FROM changed
 def trigger(node_id: str, **changes: Any) -> NewTrigger:
     """A trigger node; a schedule where it has a time at which it is due."""
     kind = "periodic" if "next_due_at" in changes else "function"
-    values = {"trigger_type": kind, "slug": None, "config": {}, "next_due_at": None}
+    values: dict[str, Any] = {"trigger_type": kind, "slug": None, "config": {}, "next_due_at": None}
     return NewTrigger(node_id, **{**values, **changes})
 
 
@@ -47,9 +47,9 @@ def publish(db: Database, version_id: str | None, *found: NewTrigger) -> None:
         connection.execute(text("; ".join([triggers.LOCK, change, *triggers.SYNC])), values)
 
 
-def follow(db: Database, status: str, *, user_id: str = "ada", **given: Any) -> None:
-    """Give the workflow another status and owner."""
-    values = given or triggers.parameters(None, [])
+def follow(db: Database, status: str, *given: NewTrigger, user_id: str = "ada") -> None:
+    """Give the workflow another status and owner; ``given`` is what ver_1 listens for."""
+    values = triggers.parameters("ver_1" if given else None, given)
     with db.connect() as connection:
         connection.execute(text(_FOLLOW), _IDS | values | {"status": status, "user_id": user_id})
 
@@ -130,8 +130,7 @@ def test_a_workflow_that_is_active_again_is_due_from_then_on(workflow: Database)
     first, again = trigger("a", next_due_at=DUE), DUE + timedelta(days=1)
     publish(workflow, "ver_1", first, trigger("b", slug="x"))
     follow(workflow, "paused")
-    given = triggers.parameters("ver_1", [trigger("a", next_due_at=again)])
-    follow(workflow, "active", **given)
+    follow(workflow, "active", trigger("a", next_due_at=again))
     rows = stored(workflow)
     assert rows["a"]["next_due_at"] == again
     assert not rows["a"]["paused"]
@@ -161,7 +160,7 @@ def test_executors_hear_of_new_schedules(workflow: Database, database_url: str) 
         cursor.execute(f"LISTEN {DUE_CHANNEL}")
         publish(workflow, "ver_1", trigger("a", next_due_at=DUE))
         follow(workflow, "paused")
-        follow(workflow, "active", **triggers.parameters("ver_1", [trigger("a", next_due_at=DUE)]))
+        follow(workflow, "active", trigger("a", next_due_at=DUE))
         cursor.execute("SELECT 1")
         assert [one.payload for one in listening.notifies] == ["schedule", "schedule"]
     finally:

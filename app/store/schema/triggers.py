@@ -69,9 +69,11 @@ trigger_events = Table(
     Column("sample", Boolean, nullable=False, server_default=text("false")),
     time_column("created_at"),
     CheckConstraint(one_of("status", EVENT_STATUSES), name="trigger_events_status"),
-    Index("trigger_events_by_organization", "organization_id", "id"),
-    Index("trigger_events_by_metronome", "metronome_id", "id"),
-    Index("trigger_events_by_type", "metronome_id", "trigger_type", "id"),
+    # lists are put together from one part for each status
+    Index("trigger_events_by_organization", "organization_id", "status", "id"),
+    Index("trigger_events_by_metronome", "metronome_id", "status", "id"),
+    Index("trigger_events_by_organization_type", "organization_id", "trigger_type", "status", "id"),
+    Index("trigger_events_by_metronome_type", "metronome_id", "trigger_type", "status", "id"),
     Index(
         "trigger_events_by_source",
         "organization_id",
