@@ -40,7 +40,10 @@ STATEMENTS = sorted({file.removeprefix("store/") for _, file in WRITERS})
 CLIENTS = ("cli",)
 # The same words where they are not the status of a run or a step.
 OTHER_MEANINGS = {
-    "store/schema.py": {"paused"},  # a metronome's status
+    "store/schema/workflows.py": {"paused"},  # a metronome's status
+    "store/schema/triggers.py": {"failed", "paused"},  # a delivery, a workflow
+    "store/trigger_events.py": {"failed"},  # the same
+    "api/dump/schedules.py": {"paused"},  # whether a schedule is
     "domain/stop.py": {"cancelled", "paused"},  # why a node is to stop
     "engine/holds.py": {"cancelled"},  # the same
     "domain/models.py": {"cancelled", "paused"},  # what a cancel, or a pause, came to

@@ -10,8 +10,21 @@ from random import Random
 from typing import Any
 
 _TEXTS = (
-    *("n", "n > 1", "for_each", "until", "fixed_count", "fail", "approve", "run_workflow"),
-    *("parse_csv", "tab", ";", '"', "\n", ";;", "5", " 12 ", "-1", "1e3", "100001", "0100000"),
+    *("n", "n > 1", "for_each", "until", "fixed_count", "fail", "approve", "reject"),
+    *(
+        "run_workflow",
+        "parse_csv",
+        "tab",
+        ";",
+        '"',
+        "\n",
+        ";;",
+        "5",
+        " 12 ",
+        "1e3",
+        "100001",
+        "0100000",
+    ),
     *("2030-01-01", "2030-01-31T08:00:00Z", "08:00", "get", "POST", "FETCH", "equals", "gt"),
     *("https://example.org/a", "ftp://example.org", "https://u:p@example.org", "example.org"),
     *("{{ n }}", "{{ n }} x", "{{", "{{ n", '{"a": "{{ n }}"}', "[{{ n }}]", '{"a": 1}', "["),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import jsonschema_rs
@@ -23,12 +22,12 @@ from app.nodes.schemas import node_schemas, trigger_schema
 from app.nodes.trigger_types import TRIGGER_TYPES, trigger_problems
 from tests.nodes.near import Maker
 
-EXAMPLES = 2_000  # of each kind
-# What JSON Schema has no word for: (kind, the end of the faulty field).
+EXAMPLES = 10_000  # of each kind
+# What JSON Schema has no word for: what is said of it, by kind.
 BEYOND = {
-    ("http", "headers."),  # names and values of headers
-    ("loop", "config.iterations"),  # is at most maxIterations
-    ("condition", ".id"),  # comes once
+    "http": "config.headers.",  # names and values of headers
+    "loop": "iterations is more than maxIterations",
+    "condition": "is used twice",
 }
 
 
@@ -101,18 +100,16 @@ def validator(schema: Any) -> Any:
 
 
 def faults(kind: str, config: dict[str, Any]) -> list[str]:
-    """The fields for which the checks refuse to publish a config."""
+    """What the checks say against publishing a config: field and message."""
     node = {"id": "n", "kind": kind, "config": config}
-    found = [issue.field for issue in check_shape({"nodes": [node]}, REGISTRY)]
+    found = [
+        f"{issue.field}: {issue.message}" for issue in check_shape({"nodes": [node]}, REGISTRY)
+    ]
     if not found:
         handler = REGISTRY[kind]
         problems = [*handler.missing(config), *handler.publish_problems(config, None)]
-        found = [problem.field for problem in problems]
+        found = [f"{problem.field}: {problem.message}" for problem in problems]
     return found
-
-
-def _beyond(kind: str, fields: Iterable[str]) -> bool:
-    return all(any(kind == one and (part in field) for one, part in BEYOND) for field in fields)
 
 
 @pytest.mark.parametrize("kind", REGISTRY)
@@ -126,10 +123,10 @@ def test_a_config_is_valid_where_the_checks_say_so(kind: str) -> None:
         found = faults(kind, config)
         if valid.is_valid(config):
             good += 1
-            assert _beyond(kind, found), (found, config)
+            assert all(BEYOND.get(kind, "nothing") in one for one in found), (found, config)
         else:
             assert found, (config, [str(error) for error in valid.iter_errors(config)])
-    assert EXAMPLES // 20 < good < EXAMPLES * 19 // 20, good  # else too little was tried
+    assert 100 < good < EXAMPLES - 100, good  # else too little was tried
 
 
 GOOD: dict[str, dict[str, Any]] = {

@@ -127,7 +127,7 @@ def test_pause_and_cancel_of_many_runs_under_way_never_lets_one_start_late(world
         assert result.in_flight == (world.steps(run_id)[-1]["node_id"],)
 
 
-@pytest.mark.parametrize(("name", "scans"), [("boundary", 4), ("wide_boundary", 5)])
+@pytest.mark.parametrize(("name", "scans"), [("boundary", 4), ("wide_boundary", 6)])
 @pytest.mark.parametrize("rows", [None, 0, 5000], ids=["unknown", "empty", "full"])
 def test_a_boundary_finds_its_rows_by_their_keys(
     fresh_database_url: str, rows: int | None, name: str, scans: int
@@ -157,7 +157,7 @@ def test_a_boundary_finds_its_rows_by_their_keys(
         assert cursor.fetchall() == [(1, 0)]
     world.close()
     world.db.close()
-    found = re.findall(r"Scan (?:using \w+ )?on (?:runs|steps|outbox|audit_events)", plan)
+    found = re.findall(r"Scan (?:using \w+ )?on (?:runs|steps|outbox|audit_events|versions)", plan)
     run_id, seq = r"\(run_id = ANY \(ARRAY\[\S+\]\)\)", r"\(seq = \S+\)"
     by_key = re.findall(rf"Index Cond: \({run_id} AND {seq}\)", plan)
     by_key += re.findall(r"Index Cond: \(id = ANY \(ARRAY\[\S+\]\)\)", plan)

@@ -43,7 +43,7 @@ def test_a_workflow_is_found_by_its_id_or_its_name(world: World) -> None:
     put_workflow(world, "met_1", "one", published_version_id="'ver_1'")
     put_workflow(world, "met_2", "two")
     connection = world.raw()
-    found = [Workflow("met_1", "active", "ver_1")]
+    found = [Workflow("met_1", "active", "ver_1", None)]
     assert nested.find(connection, ORGANIZATION, "met_1", None) == found
     assert nested.find(connection, ORGANIZATION, None, "one") == found
     assert nested.find(connection, ORGANIZATION, None, "met_1") == []

@@ -111,7 +111,7 @@ def test_a_plan_that_was_made_for_empty_tables_reads_no_table_from_end_to_end(
     values = dict.fromkeys(
         ("organization_id", "metronome_id", "run_id", "event_id", "actor_user_id", "actor_key_id"),
         "x",
-    )
+    ) | {"payload": None}
     decision = {"decision": "approved", "comment": None, "seq": None, "node_id": None}
     values |= {"confirm": True, "lost": "l", "stopped": "s", "afresh": True, **decision}  # type: ignore[dict-item]
     with empty.connect() as connection:
