@@ -6,11 +6,16 @@ import doctest
 import os
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from computer_agents import ComputerAgentsClient
 
 from tests.processes import ROOT, Live, environment
 
@@ -63,16 +68,35 @@ def run(test: doctest.DocTest, names: dict[str, Any]) -> str:
     return "".join(told)
 
 
+@contextmanager
+def closing(names: dict[str, Any]) -> Iterator[None]:
+    """Close the clients among ``names`` afterwards."""
+    try:
+        yield
+    finally:
+        for value in names.values():
+            if isinstance(value, ComputerAgentsClient | httpx.Client):
+                value.close()
+
+
 @pytest.mark.parametrize("area", AREAS, ids=lambda area: area.name)
 def test_the_guide_is_true(area: doctest.DocTest, settled: Live) -> None:
     if any(_NEEDS_EXECUTOR.search(example.source) for example in area.examples):
         settled.start_executor()
     names: dict[str, Any] = {}
-    assert run(BEFORE, names) == ""
-    logs = "".join(executor.logs()[-2000:] for executor in settled.executors)
-    assert run(area, names) == "", logs
-    names["client"].close()
-    names["api"].close()
+    with closing(names):
+        assert run(BEFORE, names) == ""
+        failed = run(area, names)
+    assert not failed, f"{failed}\n" + "".join(one.logs()[-2000:] for one in settled.executors)
+
+
+def test_the_whole_page_runs_as_it_says(settled: Live) -> None:
+    settled.start_executor()
+    command = "python -m doctest -o ELLIPSIS docs/guide.rst"
+    assert f"``{command}``" in " ".join(PAGE.read_text().split())
+    arguments = [sys.executable, *shlex.split(command)[1:]]
+    found = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
 
 
 def test_the_guide_tells_of_every_area() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,9 @@ _LOOP = ("index", "count", "item", "items", "previous", "outer")
 _STEP = ("output", "error")
 _ALWAYS = ("trigger", "steps", "run")
 _SHOWN = 60  # characters of a name in a message
+_LOOKED_AT = 200  # names in which one that is like another is looked for
+_NAMED = 8  # names that are told where none is like it
+_HINTS = 200  # faults of a workflow for which that is done: it takes long
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Names:
         self._bits = {id: 1 << node.index for id, node in graph.nodes.items()}
         self._before = _ancestors(graph, self._bits)
         self._seen: dict[tuple[str, bool], int] = {}
+        self._hints = _HINTS
 
     def fault(self, path: Path, node: Node, inside: bool = False) -> Fault | None:
         """What is wrong with a path that ``node`` reads; None where nothing is.
@@ -50,9 +55,9 @@ class Names:
         if head == "steps":
             return self._step(rest, node, inside) if rest else None
         if head == "trigger":
-            return _one_of("trigger", rest, _TRIGGER)
+            return self._one_of("trigger", rest, _TRIGGER)
         if head == "run":
-            return _one_of("run", rest, _RUN)
+            return self._one_of("run", rest, _RUN)
         if head == "loop":
             return self._loop(rest, len(self._around(node)) + inside)
         if head == "inbound":
@@ -60,13 +65,13 @@ class Names:
         if (named := self._keys.get(head)) is not None:
             return self._reach(named, f"'{head}'", node, inside) or self._output(named, rest)
         known = [*_ALWAYS, *self._keys, *(("loop",) if node.parent_id or inside else ())]
-        return _unknown(f"There is nothing called '{_short(head)}'", head, known)
+        return self._unknown(f"There is nothing called '{_short(head)}'", head, known)
 
     def _step(self, rest: Path, node: Node, inside: bool) -> Fault | None:
         named = self._graph.nodes.get(rest[0])
         if named is None:
             told = f"There is no node '{_short(rest[0])}'"
-            return _unknown(told, rest[0], self._graph.nodes, code="unknown_step")
+            return self._unknown(told, rest[0], self._graph.nodes, code="unknown_step")
         fault = self._reach(named, f"The step '{named.id}'", node, inside)
         if fault or len(rest) == 1:
             return fault
@@ -75,7 +80,7 @@ class Names:
         if rest[1] == "error" and not has_error_edge(self._graph, named.id):
             message = f"No edge of the handle error leaves '{named.id}': its error is never seen."
             return Fault("warning", "no_error_edge", message)
-        return _one_of(f"steps.{named.id}", rest[1:], _STEP)
+        return self._one_of(f"steps.{named.id}", rest[1:], _STEP)
 
     def _reach(self, named: Node, what: str, node: Node, inside: bool) -> Fault | None:
         """Why what a node has answered can't be there when another one reads it."""
@@ -117,7 +122,7 @@ class Names:
         if not rest or fields is None or rest[0] in fields:
             return None
         told = f"The output of '{named.id}', a node of the kind {named.kind}, has no"
-        return _unknown(
+        return self._unknown(
             f"{told} '{_short(rest[0])}'", rest[0], fields, code="unknown_output", level="warning"
         )
 
@@ -130,13 +135,40 @@ class Names:
             if depth == 0:
                 message = "There is no 'loop.outer' here: no other loop is around."
                 return Fault("error", "not_in_loop", message)
-        return _one_of("loop", rest, _LOOP)
+        return self._one_of("loop", rest, _LOOP)
 
     def _inbound(self, rest: Path, node: Node) -> Fault | None:
         if node.kind != "end":
             return Fault("error", "unknown_name", "Only an end node has 'inbound'.")
         sources = [edge.source for edge in self._graph.incoming[node.id]]
-        return _one_of("inbound", rest, sources)
+        return self._one_of("inbound", rest, sources)
+
+    def _one_of(self, of: str, rest: Path, known: Iterable[str]) -> Fault | None:
+        names = list(known)
+        if not rest or rest[0] in names:
+            return None
+        return self._unknown(f"'{of}' has no '{_short(rest[0])}'", rest[0], names)
+
+    def _unknown(
+        self,
+        told: str,
+        name: str,
+        known: Iterable[str],
+        *,
+        code: str = "unknown_name",
+        level: Literal["error", "warning"] = "error",
+    ) -> Fault:
+        names = list(itertools.islice(known, _LOOKED_AT))
+        self._hints -= 1
+        close = difflib.get_close_matches(name[:_SHOWN], names, 1) if self._hints >= 0 else []
+        if close:
+            hint = f"did you mean '{_short(close[0])}'?"
+        elif names:
+            more = ", ..." if len(names) > _NAMED else ""
+            hint = f"there are {', '.join(map(_short, names[:_NAMED]))}{more}."
+        else:
+            hint = "there is none."
+        return Fault(level, code, f"{told}: {hint}")
 
 
 def _ancestors(graph: Graph, bits: Mapping[str, int]) -> dict[str, int]:
@@ -154,32 +186,6 @@ def _ancestors(graph: Graph, bits: Mapping[str, int]) -> dict[str, int]:
             if left[edge.target] == 0:
                 free.append(edge.target)
     return found
-
-
-def _one_of(of: str, rest: Path, known: Iterable[str]) -> Fault | None:
-    names = list(known)
-    if not rest or rest[0] in names:
-        return None
-    return _unknown(f"'{of}' has no '{_short(rest[0])}'", rest[0], names)
-
-
-def _unknown(
-    told: str,
-    name: str,
-    known: Iterable[str],
-    *,
-    code: str = "unknown_name",
-    level: Literal["error", "warning"] = "error",
-) -> Fault:
-    names = list(known)
-    close = difflib.get_close_matches(name[:_SHOWN], names[:200], n=1)
-    if close:
-        hint = f"did you mean '{close[0]}'?"
-    elif names:
-        hint = f"there are {', '.join(map(_short, names[:8]))}{', ...' if len(names) > 8 else ''}."
-    else:
-        hint = "there is none."
-    return Fault(level, code, f"{told}: {hint}")
 
 
 def _short(name: str) -> str:

@@ -123,8 +123,16 @@ def publish_faults(sound: Sound, kinds: Mapping[str, PublishKind]) -> Iterator[I
 
 
 def in_order(issues: Iterable[Issue]) -> list[Issue]:
-    """At most 100 issues, errors first."""
-    return sorted(issues, key=lambda issue: issue.level != "error")[:MAX_ISSUES]
+    """At most 100 issues, errors first; nothing more is looked for once there are 100 errors."""
+    errors: list[Issue] = []
+    warnings: list[Issue] = []
+    for issue in issues:
+        found = errors if issue.level == "error" else warnings
+        if len(found) < MAX_ISSUES:
+            found.append(issue)
+        if len(errors) == MAX_ISSUES:
+            break
+    return [*errors, *warnings][:MAX_ISSUES]
 
 
 def _triggers(sound: Sound, kinds: Mapping[str, PublishKind]) -> Iterator[Issue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,12 +53,12 @@ def check_publishable(
     if sound is None:
         return in_order(issues)
     return in_order(
-        [
-            *issues,
-            *publish_faults(sound, REGISTRY),
-            *_unserved(sound, NodeLimits(connectors=connectors)),
-            *naming.faults(connection, actor, metronome_id, sound),
-        ]
+        itertools.chain(
+            issues,
+            publish_faults(sound, REGISTRY),
+            _unserved(sound, NodeLimits(connectors=connectors)),
+            naming.faults(connection, actor, metronome_id, sound),
+        )
     )
 
 

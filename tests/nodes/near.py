@@ -53,7 +53,7 @@ class Maker:
     def config(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         """A config: the fields that are needed, and some others."""
         more = {"other": {"$ref": ""}, "otherJson": {"type": "string", "format": "json"}}
-        return self._object(schema | {"properties": {**schema["properties"], **more}})
+        return self._object({**schema, "properties": {**schema["properties"], **more}})
 
     def near(self, schema: Mapping[str, Any]) -> Any:
         """A value that fits a schema, or nearly so, or is anything."""

@@ -13,13 +13,16 @@ from app.domain.errors import ExpressionError
 from app.domain.expressions import bare, compile_expression, compile_template
 from app.domain.localtime import zone_of
 from app.domain.matching import FILTERS
+from app.domain.outcomes import Done
 from app.domain.shape import check_shape
 from app.nodes import REGISTRY, condition, loop
-from app.nodes.base import NodeLimits
+from app.nodes.base import News, NodeLimits
+from app.nodes.config_schema import output_schema
 from app.nodes.message import BadRequest, read_url
 from app.nodes.moments import moment_problems
 from app.nodes.schemas import node_schemas, trigger_schema
 from app.nodes.trigger_types import TRIGGER_TYPES, trigger_problems
+from tests.nodes.conftest import context_of
 from tests.nodes.near import Maker
 
 EXAMPLES = 10_000  # of each kind
@@ -248,3 +251,28 @@ def test_handles_that_are_shown_are_accepted(kind: str) -> None:
 
 def test_every_operator_that_is_shown_can_be_used() -> None:
     assert condition.OPERATORS.keys() == condition._HOLDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "news"),
+    [
+        ("condition", {"conditions": [{"id": "a", "expression": "true"}]}, None),
+        ("table", {"content": "a,b\n1,2", "batchSize": 1}, None),
+        ("delay", {"seconds": 1}, News(None, {}, 5)),
+        (
+            "approval",
+            {"title": "Go?", "deadlineSeconds": 1, "onDeadline": "approve"},
+            News(None, {"title": "Go?", "message": None, "deadline": "2026-01-01T00:00:01Z"}, 5),
+        ),
+        ("metronome", {"workflowName": "w"}, News({"status": "completed", "runId": "r"}, {}, 5)),
+    ],
+)
+def test_outputs_are_what_their_schema_says(
+    kind: str, config: dict[str, Any], news: News | None
+) -> None:
+    handler, context = REGISTRY[kind], context_of(kind, config)
+    outcome = handler.run(context) if news is None else handler.resume(context, news)
+    assert isinstance(outcome, Done)
+    schema = output_schema(handler.outputs)
+    jsonschema_rs.validate(schema, outcome.output)
+    assert not jsonschema_rs.is_valid(schema, {**outcome.output, "more": 1})
