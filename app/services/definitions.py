@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from app.domain.errors import Invalid
 from app.domain.graph import parse
+from app.domain.issues import Issue
 from app.domain.jsonvalue import dumps
 from app.domain.shape import MAX_BYTES, check_shape
 from app.nodes import REGISTRY
@@ -21,8 +23,13 @@ def checked(definition: dict[str, Any]) -> str:
     """
     document = dumps(definition, "definition", max_bytes=MAX_BYTES)
     issues = [issue for issue in check_shape(definition, REGISTRY) if issue.level == "error"]
-    if not issues:
-        return document
+    if issues:
+        raise refusal("the definition is not valid", "invalid_definition", issues)
+    return document
+
+
+def refusal(message: str, code: str, issues: Sequence[Issue]) -> Invalid:
+    """The refusal of a definition for its faults: some in the message, all in the details."""
     details: dict[str, list[str]] = {}
     for issue in issues:
         details.setdefault(issue.field, []).append(issue.message)
@@ -32,11 +39,7 @@ def checked(definition: dict[str, Any]) -> str:
     ]
     if len(issues) > _SHOWN:
         told.append(f"and {len(issues) - _SHOWN} more")
-    raise Invalid(
-        f"the definition is not valid: {'; '.join(told)}",
-        code="invalid_definition",
-        details=details,
-    )
+    return Invalid(f"{message}: {'; '.join(told)}", code=code, details=details)
 
 
 def runs_nothing(definition: dict[str, Any]) -> bool:

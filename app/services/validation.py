@@ -18,13 +18,12 @@ from app.domain.publishable import Sound, in_order, publish_faults, read
 from app.domain.shape import check_shape
 from app.nodes import REGISTRY
 from app.nodes.base import NodeLimits
+from app.services import definitions, naming
 from app.services import metronomes as metronome_service
-from app.services import naming
 from app.store import metronomes, versions
 
 Mode = Literal["shape", "publish"]
 MODES: tuple[Mode, ...] = ("shape", "publish")
-_SHOWN = 3  # faults that the message tells; the details have all
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +80,7 @@ def demand_publishable(
 
 def not_publishable(errors: list[Issue]) -> Invalid:
     """The refusal to publish a definition with these faults."""
-    details: dict[str, list[str]] = {}
-    for issue in errors:
-        details.setdefault(issue.field, []).append(issue.message)
-    told = [
-        f"node {issue.node_id}: {issue.message}" if issue.node_id else issue.message
-        for issue in errors[:_SHOWN]
-    ]
-    if len(errors) > _SHOWN:
-        told.append(f"and {len(errors) - _SHOWN} more")
-    return Invalid(
-        f"the definition can't be published: {'; '.join(told)}",
-        code="not_publishable",
-        details=details,
-    )
+    return definitions.refusal("the definition can't be published", "not_publishable", errors)
 
 
 def validate(
