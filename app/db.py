@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
 import psycopg2
@@ -27,7 +27,11 @@ T = TypeVar("T")
 
 RawConnection = psycopg2.extensions.connection
 
-_IDLE_SECONDS = 30  # between two statements of a transaction
+_IDLE_SECONDS = 5  # between two statements of a transaction
+# How long a row is waited for that somebody else is changing. Whoever locks a workflow sends it at
+# the head of the same message: otherwise one who is slow there would take all web threads.
+LOCK_TIMEOUT: Final = "SET LOCAL lock_timeout = '5s'"
+LOCKED: Final = "55P03"  # the SQLSTATE where that was too long
 
 
 def normalized(url: str) -> URL:
@@ -69,13 +73,15 @@ class Database:
         """A pooled connection in a transaction, which is committed at the end of the block.
 
         For what takes several statements and is rare; an exception rolls it back. Where this
-        process stops in the middle, the database gives up the locks after a while.
+        process stops in the middle, the database gives up the locks after a while. It waits for
+        those of others no longer than ``LOCK_TIMEOUT``.
         """
         with self._engine.connect() as connection:
             connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():
                 connection.exec_driver_sql(
-                    f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'"
+                    f"SET LOCAL idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s';"
+                    f" {LOCK_TIMEOUT}"
                 )
                 yield connection
 

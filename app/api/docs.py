@@ -39,7 +39,7 @@ _REFUSALS = {
     415: "The body is not sent as JSON.",
     422: "A field or query parameter is not acceptable; `details` names it.",
     500: "A fault of the server's; its log has more under the `requestId`.",
-    503: "The database is away, or the process is not ready; send the request again.",
+    503: "The database is away or busy, or the process is not ready; send the request again.",
 }
 _REFUSAL_HEADERS = {401: "WWW-Authenticate", 503: "Retry-After"}
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from app.api.requests import request_id
+from app.db import LOCKED
 from app.domain.errors import (
     Conflict,
     ExpressionError,
@@ -120,10 +121,14 @@ def http_refused(error: HTTPException) -> Response:
 
 def database_failed(error: Exception) -> Response:
     """The answer where the database is away, or busy: nothing the caller did."""
+    state = getattr(getattr(error, "orig", None), "pgcode", None)
+    if state == LOCKED:
+        message = "somebody else is changing this just now; send the request again"
+        return answer(503, message, "busy")
     away = isinstance(error, OperationalError | InterfaceError | PoolTimeout)
     # Where the server crashes in the middle of its answer, libpq may have no class for that.
     gone = getattr(error, "connection_invalidated", False)
-    if away or gone or getattr(getattr(error, "orig", None), "pgcode", None) == _READ_ONLY:
+    if away or gone or state == _READ_ONLY:
         log.warning(
             "the database can't be used", extra={"requestId": request_id(), "error": str(error)}
         )

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from app.db import Database
+from app.db import LOCKED, Database
 from app.domain.errors import ExpressionError
 from app.domain.lifecycle import CANCEL
 from app.domain.models import Actor
@@ -65,9 +65,20 @@ def settle(db: Database, groups: Iterable[Group], actor: Actor | None = None) ->
             group = left.pop()
             if group not in done:
                 done.add(group)
-                left.extend(_settle(db, group, actor))
+                left.extend(_settle_in_time(db, group, actor))
     except SQLAlchemyError as error:
         log.warning("places are given later", extra={"error": str(error).strip()})
+
+
+def _settle_in_time(db: Database, group: Group, actor: Actor | None) -> list[Group]:
+    """Settle a group, unless somebody else has its workflow for long: other groups don't wait."""
+    try:
+        return _settle(db, group, actor)
+    except DBAPIError as error:
+        if getattr(error.orig, "pgcode", None) != LOCKED:
+            raise
+        log.warning("places are given later", extra={"metronomeId": group[0], "error": "locked"})
+        return []
 
 
 def _settle(db: Database, group: Group, actor: Actor | None) -> list[Group]:

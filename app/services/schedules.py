@@ -20,7 +20,7 @@ from app.domain.jsonvalue import dumps
 from app.domain.models import Actor, NewEvent, Page
 from app.domain.schedule import TRIGGER_TYPE, Schedule, parse, settle
 from app.ids import new_id
-from app.services import starts
+from app.services import deliveries, starts
 from app.services.starts import RunRequest
 from app.store import schedules, trigger_events
 from app.store.schedules import Due, Listed
@@ -139,6 +139,8 @@ def _start(
         return _unmatched(due, moment, payload, FAILED, error.message)
     if created:
         log.info("schedule started a run", extra={"runId": run.id, "due": iso(moment)})
+    elif run.trigger_event_id is None:  # no other executor was faster: somebody took the key
+        return _unmatched(due, moment, payload, IGNORED, deliveries.taken(run))
     return None
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from app.db import LOCK_TIMEOUT
 from app.domain.lifecycle import QUEUED
 from app.store.leases import DUE_CHANNEL
 from app.store.prepared import Message
@@ -37,6 +38,7 @@ HAS_PLACE = """r.concurrency_key IS NOT NULL AND r.admitted
 WAITS = f"r.status = '{QUEUED}' AND NOT r.admitted"
 OF_GROUP = "r.metronome_id = :metronome_id AND r.concurrency_key = :group"
 
+# Sent with LOCK_TIMEOUT.
 LOCK = "SELECT m.id FROM metronomes m WHERE m.id = :metronome_id FOR NO KEY UPDATE"
 
 
@@ -116,7 +118,7 @@ SELECT ARRAY(SELECT id FROM admitted ORDER BY id),
     organization_id, user_id, (SELECT count(*) FROM told)
 FROM policy
 """
-SETTLE_MESSAGE = Message(LOCK, _SETTLE)
+SETTLE_MESSAGE = Message(LOCK, _SETTLE, settings=LOCK_TIMEOUT)
 
 
 def settle(connection: Connection, group: Group) -> Settled | None:

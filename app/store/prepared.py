@@ -38,10 +38,11 @@ _PLANNER = "; ".join(
 class Message:
     """SQL statements with parameters such as ``:run_id``, which are text if ``types`` say nothing.
 
-    There are at least two: only then do they make a transaction without a BEGIN.
+    There are at least two: only then do they make a transaction without a BEGIN. ``settings`` is a
+    SET LOCAL that holds for them.
     """
 
-    def __init__(self, *statements: str, **types: str) -> None:
+    def __init__(self, *statements: str, settings: str = "", **types: str) -> None:
         self._digest = sha256("\n".join(statements).encode()).hexdigest()[:16]
         prepare, execute = [], []
         for number, statement in enumerate(statements):
@@ -51,11 +52,11 @@ class Message:
             numbered = _numbered(statement, names)
             prepare.append(f"PREPARE {name} ({kinds}) AS {numbered.replace('%', '%%')}")
             execute.append(f"EXECUTE {name} ({', '.join(f'%({one})s' for one in names)})")
-        self._again = "; ".join([_PLANNER, *execute])
+        before = [settings] if settings else []
+        self._again = "; ".join([*before, _PLANNER, *execute])
         self._first = "; ".join([*prepare, self._again])
-        self._plain = "; ".join(
-            _PARAMETER.sub(r"%(\1)s", one.replace("%", "%%")) for one in statements
-        )
+        plain = [_PARAMETER.sub(r"%(\1)s", one.replace("%", "%%")) for one in statements]
+        self._plain = "; ".join([*before, *plain])
 
     def row(self, connection: Connection, values: Mapping[str, Any]) -> Row[Any] | None:
         """Send it; the one row that the last statement answers, or None where it answers none."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
+from app.db import LOCK_TIMEOUT
 from app.domain.lifecycle import QUEUED
 from app.domain.models import Actor, NewEvent, Run
 from app.store import concurrency, events, rows, trigger_events
@@ -164,10 +165,13 @@ FROM wanted w LEFT JOIN created c ON true
 
 
 _CREATE = {event: text(_statement(grouped=False, event=event)) for event in (False, True)}
-_CREATE_PUBLISHED = text(_statement(grouped=False, event=True, published=True))
+_CREATE_PUBLISHED = text(
+    f"{LOCK_TIMEOUT};\n{_statement(grouped=False, event=True, published=True)}"
+)
 MESSAGE = Message(
     concurrency.LOCK,
     _statement(grouped=True, event=True),
+    settings=LOCK_TIMEOUT,
     published="bool",
     waits="bool",
     while_published="bool",

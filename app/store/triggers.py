@@ -22,13 +22,15 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, text
 
+from app.db import LOCK_TIMEOUT
 from app.domain.trigger_rows import FUNCTION, NewTrigger
 from app.ids import new_id
 from app.store.leases import DUE_CHANNEL
 
 ACTIVE = "active"
 
-LOCK = """
+LOCK = f"""
+{LOCK_TIMEOUT};
 SELECT FROM metronomes WHERE id = :metronome_id AND organization_id = :organization_id
 FOR NO KEY UPDATE
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, text
 
-from app.db import RawConnection
+from app.db import LOCK_TIMEOUT, RawConnection
 from app.domain.models import Actor, Page, Version
 from app.ids import new_id
 from app.store import rows
@@ -23,7 +23,8 @@ ARCHIVED = "archived"
 PUBLISHED = "published"
 SAVED = "saved"
 
-LOCK = """
+LOCK = f"""
+{LOCK_TIMEOUT};
 SELECT id FROM metronomes WHERE id = :metronome_id AND organization_id = :organization_id
 FOR NO KEY UPDATE;
 """

@@ -34,6 +34,8 @@ def _access() -> None:
         "api_keys",
         sa.Column("role", sa.Text(), server_default=sa.text("'admin'"), nullable=False),
     )
+    # That was for the keys that there are: whoever makes another one has to say what it may do.
+    op.alter_column("api_keys", "role", server_default=None)
     op.create_check_constraint(
         "api_keys_role",
         "api_keys",
@@ -263,6 +265,7 @@ def downgrade() -> None:
         op.drop_index(index, table_name="runs")
     op.create_index("runs_due", "runs", ["due_at"], postgresql_where=sa.text(_CLAIMABLE))
     op.drop_constraint("runs_waiting_has_group", "runs", type_="check")
+    _revisions_as_versions()
     for name in ("admitted", "concurrency_key", "entry_nodes", "version_revision"):
         op.drop_column("runs", name)
     op.drop_table("idempotency_keys")
@@ -297,4 +300,28 @@ def downgrade() -> None:
     op.alter_column("audit_events", "metronome_id", nullable=False)
     op.drop_index("api_keys_by_organization", table_name="api_keys")
     op.drop_constraint("api_keys_role", "api_keys", type_="check")
+    # Without roles every key may do everything.
+    op.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE role <> 'admin' AND revoked_at IS NULL"
+    )
     op.drop_column("api_keys", "role")
+
+
+def _revisions_as_versions() -> None:
+    """Make versions of what runs have begun with and was changed since then: they keep that."""
+    op.execute(
+        "WITH used AS MATERIALIZED ("
+        "SELECT w.version_id, w.revision, w.definition,"
+        " 'ver_' || md5(concat_ws(' ', w.version_id, w.revision, now())) AS id"
+        " FROM version_revisions w WHERE EXISTS (SELECT FROM runs r"
+        " WHERE r.version_id = w.version_id AND r.version_revision = w.revision)"
+        "), made AS ("
+        "INSERT INTO versions (id, organization_id, metronome_id, status, definition, node_count,"
+        " edge_count, trigger_summary, created_at, updated_at)"
+        " SELECT u.id, v.organization_id, v.metronome_id, 'saved', u.definition,"
+        " coalesce(json_array_length(u.definition->'nodes'), 0),"
+        " coalesce(json_array_length(u.definition->'edges'), 0), v.trigger_summary, v.created_at,"
+        " v.updated_at FROM used u JOIN versions v ON v.id = u.version_id"
+        ") UPDATE runs r SET version_id = u.id FROM used u"
+        " WHERE r.version_id = u.version_id AND r.version_revision = u.revision"
+    )

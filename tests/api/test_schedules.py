@@ -6,10 +6,12 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import jsonschema_rs
 import pytest
 
 from app.db import Database
 from app.domain.models import Actor
+from app.services.schedules import upcoming
 from tests.api.conftest import Caller, data, refused
 from tests.schedules import publish
 
@@ -37,6 +39,18 @@ def test_schedules_tell_when_they_are_due(api: Caller, db: Database) -> None:
     assert all(one.isoweekday() <= 5 for one in times)
 
 
+def test_the_list_is_what_the_document_says(api: Caller, db: Database, nobody: Caller) -> None:
+    publish(db, ADA, {"intervalSeconds": 60}, {"scheduledTime": "2099-01-01"})
+    document: Any = nobody.get("/openapi.json").json
+
+    answer: Any = api.get("schedules").json
+
+    schemas = document["components"]["schemas"]
+    whole = {"$ref": "#/components/schemas/ScheduleList", "components": document["components"]}
+    jsonschema_rs.validate(whole, answer)
+    assert answer["data"][0].keys() == schemas["Schedule"]["properties"].keys()
+
+
 def test_a_paused_schedule_is_not_due(api: Caller, db: Database) -> None:
     metronome_id = publish(db, ADA, {"intervalSeconds": 60})
     data(api.patch(f"metronomes/{metronome_id}", {"status": "paused"}))
@@ -48,6 +62,16 @@ def test_a_paused_schedule_is_not_due(api: Caller, db: Database) -> None:
     (found,) = data(api.get("schedules"))
     assert not found["paused"]
     assert len(found["upcoming"]) == 5
+
+
+def test_a_schedule_of_a_deleted_workflow_is_not_due(api: Caller, db: Database) -> None:
+    metronome_id = publish(db, ADA, {"intervalSeconds": 60})
+
+    assert api.delete(f"metronomes/{metronome_id}").status_code == 200
+
+    (found,) = data(api.get("schedules"))
+    assert (found["paused"], found["nextDueAt"], found["upcoming"]) == (True, None, [])
+    assert upcoming(db, limit=1) == []
 
 
 def test_what_is_not_published_has_no_schedule(api: Caller, db: Database) -> None:

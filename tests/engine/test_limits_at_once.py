@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from app.db import LOCK_TIMEOUT
 from app.domain.errors import Conflict, MetronomeError
 from app.domain.models import Run
-from app.services import transitions
+from app.services import concurrency, transitions
+from app.store import concurrency as store
+from app.store.prepared import Message
 from tests.engine.conftest import ACTOR, Lab, node
 from tests.engine.limits import (
     limit,
@@ -267,3 +270,24 @@ def test_in_a_storm_there_are_never_more_at_work_than_the_limit_says(
     assert stalled(lab) == ()
     assert places(lab, workflow) == {}
     is_whole(lab)
+
+
+def test_who_has_locked_one_workflow_keeps_no_other_waiting(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soon = Message(store.LOCK, store._SETTLE, settings=LOCK_TIMEOUT.replace("5s", "50ms"))
+    assert soon._plain != store.SETTLE_MESSAGE._plain
+    monkeypatch.setattr(store, "SETTLE_MESSAGE", soon)
+    held, free = limited(lab, 1), limited(lab, 1)
+    waiting = {}
+    for workflow in (held, free):
+        lab.begin(workflow)
+        waiting[workflow] = lab.begin(workflow)
+        limit(lab, workflow, 2)
+    with workflow_locked(lab, held):
+        concurrency.settle(lab.db, [(free, ""), (held, "")])
+        assert lab.get(waiting[free]).admitted
+        assert not lab.get(waiting[held]).admitted
+    assert stalled(lab) == ((held, ""),)
+    concurrency.settle(lab.db, stalled(lab))
+    assert lab.get(waiting[held]).admitted

@@ -63,6 +63,25 @@ def test_a_run_begins_soon_after_its_due_time(lab: Lab, wait_for: Wait) -> None:
     assert timedelta(0) <= late < 5 * SECOND  # some ms on a machine that is not busy
 
 
+def test_a_run_begins_at_the_trigger_that_was_due(lab: Lab, wait_for: Wait) -> None:
+    far = {"scheduledTime": "2099-01-01T00:00:00Z"}
+    soon = {"intervalSeconds": 3600}
+    metronome_id = publish(lab.db, ACTOR, far, soon)
+    with lab.db.connect() as connection:
+        connection.execute(
+            text("UPDATE triggers SET next_due_at = clock_timestamp() WHERE node_id = 's1'")
+        )
+    lab.start()
+
+    wait_for(lambda: runs_by_time(lab.db, metronome_id) and _all_end(lab))
+
+    with lab.db.connect() as connection:
+        nodes = connection.execute(
+            text("SELECT node_id FROM steps WHERE status = 'completed' ORDER BY seq")
+        ).scalars()
+        assert list(nodes) == ["s1", "end"]
+
+
 def _notify(db: Database) -> None:
     with db.connect() as connection:
         connection.execute(text(f"NOTIFY {DUE_CHANNEL}, 'schedule'"))

@@ -202,6 +202,19 @@ def test_a_due_time_that_the_limit_rejects_is_recorded_once_and_not_made_up_for(
     assert runs_by_time(db, metronome_id) == {None: 1}
 
 
+def test_a_run_that_somebody_else_gave_the_key_of_a_due_time_is_told_of(db: Database) -> None:
+    metronome_id, due_at = _publish_due(db, {"intervalSeconds": 10})
+    wanted = RunRequest(idempotency_key=f"periodic:s0:{iso(due_at)}")
+    run, _ = create(db, ACTOR, metronome_id, wanted, tell=lambda: None)
+
+    _fire(db, _due(db))
+
+    ((status, reason),) = _events(db)
+    assert status == "ignored"
+    assert run.id in (reason or "")
+    assert next_due(db, metronome_id) != due_at
+
+
 def test_a_schedule_that_can_not_be_read_fails_once_and_rests(db: Database) -> None:
     metronome_id, _ = _publish_due(db, {"intervalSeconds": 10})
     with db.connect() as connection:

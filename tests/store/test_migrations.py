@@ -12,10 +12,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 from app.db import Database, normalized
 from app.domain.lifecycle import RUN_STATUSES, TERMINAL, WAITING_APPROVAL
+from app.domain.roles import ROLES
 from app.store import leases, migrations
 from app.store.schema import metadata
 
@@ -187,3 +189,68 @@ def test_runs_in_depth_outlive_the_way_down_as_plain_ones(migrated: Migrated) ->
     columns = "id, signalled, in_doubt, paused_by, depth, takeovers, base_seq"
     plain = [False, False, None, 0, 0, 0]
     assert set(map(tuple, migrated.rows(f"SELECT {columns} FROM runs").values())) == {tuple(plain)}
+
+
+def test_without_roles_only_the_keys_of_admins_stay_valid(migrated: Migrated) -> None:
+    migrated.go(migrations.head())
+    with migrated.engine.begin() as connection:
+        for role in ROLES:
+            connection.execute(
+                text(
+                    "INSERT INTO api_keys (id, name, prefix, sha256, user_id, organization_id,"
+                    " role) VALUES (:role, 'a', 'b', CAST(:role AS bytea), 'user_a', 'org_a', :role)"
+                ),
+                {"role": role},
+            )
+    migrated.go("0002")
+    valid = migrated.rows("SELECT id FROM api_keys WHERE revoked_at IS NULL")
+    assert list(valid) == ["admin"]
+    migrated.go(migrations.head())
+    assert migrated.rows("SELECT id, role FROM api_keys WHERE revoked_at IS NULL") == {
+        "admin": ["admin"]
+    }
+
+
+def test_a_key_without_a_role_is_refused(migrated: Migrated) -> None:
+    migrated.go(migrations.head())
+    forgotten = text(
+        "INSERT INTO api_keys (id, name, prefix, sha256, user_id, organization_id)"
+        " VALUES ('key_1', 'a', 'b', '', 'user_a', 'org_a')"
+    )
+    with pytest.raises(IntegrityError), migrated.engine.begin() as connection:
+        connection.execute(forgotten)
+
+
+_VERSIONS = """
+INSERT INTO versions (id, organization_id, metronome_id, version, status, definition, revision,
+    node_count, edge_count)
+VALUES ('ver_a', 'org_a', 'met_a', 0, 'saved', '{"nodes": [2, 2]}', 2, 2, 0);
+INSERT INTO version_revisions (version_id, revision, definition)
+VALUES ('ver_a', 0, '{"nodes": [0]}'), ('ver_a', 1, '{"nodes": []}')
+"""
+_DEFINITIONS = """
+SELECT r.id, v.definition, v.node_count FROM runs r JOIN versions v ON v.id = r.version_id
+"""
+
+
+def test_runs_keep_their_definition_on_the_way_down(migrated: Migrated) -> None:
+    for turn in range(2):
+        migrated.go(migrations.head())
+        with migrated.engine.begin() as connection:
+            connection.execute(text("DELETE FROM versions WHERE id = 'ver_a'"))
+            connection.execute(text(_VERSIONS))
+            for number, revision in enumerate((0, 0, 2)):
+                values = {"id": f"run_{turn}{number}", "status": "queued", "due": "2999-01-01Z"}
+                connection.execute(text(_EARLY), values | {"ended": False, "held": False})
+                connection.execute(
+                    text("UPDATE runs SET version_revision = :revision WHERE id = :id"),
+                    {"revision": revision, "id": values["id"]},
+                )
+        migrated.go("0002")
+        found = migrated.rows(_DEFINITIONS)
+        assert found[f"run_{turn}0"] == [{"nodes": [0]}, 1]
+        assert found[f"run_{turn}1"] == found[f"run_{turn}0"]
+        assert found[f"run_{turn}2"] == [{"nodes": [2, 2]}, 2]
+    # only what is used is kept, with a number of its own
+    numbers = migrated.rows("SELECT version, metronome_id FROM versions")
+    assert numbers == {number: ["met_a"] for number in range(3)}

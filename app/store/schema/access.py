@@ -29,7 +29,7 @@ api_keys = Table(
     Column("sha256", LargeBinary, nullable=False, unique=True),
     Column("user_id", Text, nullable=False),
     Column("organization_id", Text, nullable=False),
-    Column("role", Text, nullable=False, server_default=text("'admin'")),
+    Column("role", Text, nullable=False),
     time_column("created_at"),
     time_column("revoked_at", nullable=True),
     CheckConstraint(one_of("role", ROLES), name="api_keys_role"),
