@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -29,11 +30,11 @@ class Arguments(FlaskParser):
         at a NaN before we can name the field that holds it.
         """
         raw = whole_body(req)
-        if not raw.strip():
+        if not raw:
             return missing
         if not (getattr(schema, "any_media_type", False) or _is_json(req)):
             raise UnsupportedMediaType("send the body as JSON: `Content-Type: application/json`")
-        body = parse(raw)
+        body = parse(raw, unique=True)
         if not isinstance(body, dict):
             raise BadRequest("the body must be a JSON object")
         return body
@@ -67,10 +68,13 @@ def whole_body(req: flask.Request) -> bytes:
     return raw
 
 
-def parse(raw: bytes) -> Any:
-    """The value of a JSON text. Raises BadRequest, whose message tells where it is wrong."""
+def parse(raw: bytes, *, unique: bool = False) -> Any:
+    """The value of a JSON text. Raises BadRequest, whose message tells where it is wrong.
+
+    With ``unique`` no object may have two fields of one name: which is meant can't be told.
+    """
     try:
-        return json.loads(raw.decode())
+        return json.loads(raw.decode(), object_pairs_hook=_once if unique else None)
     except UnicodeDecodeError as error:
         raise BadRequest(f"the body is not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -80,6 +84,14 @@ def parse(raw: bytes) -> Any:
         raise BadRequest("the body is nested too deeply") from None
     except ValueError:  # Python's limit on the digits of an integer
         raise BadRequest("the body holds a number that is too long") from None
+
+
+def _once(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(fields)
+    if len(found) < len(fields):
+        twice, _ = Counter(name for name, _ in fields).most_common(1)[0]
+        raise BadRequest(f"the body has the field {twice!r} twice in one object")
+    return found
 
 
 def _is_json(req: flask.Request) -> bool:

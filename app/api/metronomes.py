@@ -118,7 +118,9 @@ def update_metronome(body: dict[str, Any], metronome_id: str) -> Response:
 
     Only what is named changes. Runs that exist keep the definition with which they were created.
     An archived workflow comes back with another status. The triggers of what is published listen
-    while the status is `active`. With `If-Match`, nothing changes if somebody else was faster: 412.
+    while the status is `active`. A published workflow is active or paused: `draft` leaves its
+    status as it is, and unpublishing makes it a draft. With `If-Match`, nothing changes if somebody
+    else was faster: 412.
     """
     changed = service.update(db(), actor(), metronome_id, body, expected=etag.expected())
     return _answer(changed.metronome)

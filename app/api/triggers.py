@@ -122,8 +122,8 @@ def test_trigger(body: service.Trial, metronome_id: str) -> Response:
     """Try a trigger out with a sample event.
 
     The event is recorded, and starts a run of the draft, or of the definition that came along;
-    nothing has to be published. Where that has triggers of this type, `matched` tells whether the
-    filters of one of them match, and `mismatch` why an event such as this would be ignored.
+    nothing has to be published. `matched` tells whether it has a trigger of this type whose filters
+    match, and `mismatch` why an event such as this would be ignored.
     """
     key = idempotency.key(body.run.idempotency_key)
     trial = service.Trial(body.given, replace(body.run, idempotency_key=key))

@@ -90,6 +90,7 @@ class Deployment:
     metronome_id: str
     version_id: str
     version: int
+    version_revision: int | None  # None in what was written before it was told
     action: str  # published or unpublished
     description: str | None
     actor_user_id: str

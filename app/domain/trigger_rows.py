@@ -14,6 +14,7 @@ from typing import Any, Final
 from app.domain.graph import Node, parse
 
 MANUAL: Final = "manual"
+MANUAL_TEST: Final = "manual_test"
 FUNCTION: Final = "function"
 PERIODIC: Final = "periodic"
 

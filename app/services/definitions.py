@@ -22,10 +22,14 @@ def checked(definition: dict[str, Any]) -> str:
     Raises Invalid (or ValueRefused) with all the faults, by field.
     """
     document = dumps(definition, "definition", max_bytes=MAX_BYTES)
-    issues = [issue for issue in check_shape(definition, REGISTRY) if issue.level == "error"]
-    if issues:
+    if issues := errors(definition):
         raise refusal("the definition is not valid", "invalid_definition", issues)
     return document
+
+
+def errors(definition: dict[str, Any]) -> list[Issue]:
+    """What keeps ``definition`` from being saved."""
+    return [issue for issue in check_shape(definition, REGISTRY) if issue.level == "error"]
 
 
 def refusal(message: str, code: str, issues: Sequence[Issue]) -> Invalid:
@@ -33,13 +37,18 @@ def refusal(message: str, code: str, issues: Sequence[Issue]) -> Invalid:
     details: dict[str, list[str]] = {}
     for issue in issues:
         details.setdefault(issue.field, []).append(issue.message)
-    told = [
-        f"node {issue.node_id}: {issue.message}" if issue.node_id else issue.message
-        for issue in issues[:_SHOWN]
-    ]
+    told = [_told(issue) for issue in issues[:_SHOWN]]
     if len(issues) > _SHOWN:
         told.append(f"and {len(issues) - _SHOWN} more")
     return Invalid(f"{message}: {'; '.join(told)}", code=code, details=details)
+
+
+def _told(issue: Issue) -> str:
+    """A fault in a list of them, with what has it; a fault of an edge may name one of its nodes."""
+    message = issue.message.removesuffix(".")
+    if issue.field.startswith("definition.edges."):
+        return f"edge {issue.edge_id or 'without an id'}: {message}"
+    return f"node {issue.node_id}: {message}" if issue.node_id else message
 
 
 def runs_nothing(definition: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from app.domain.models import Actor, Metronome, Page
 from app.ids import new_id
 from app.nodes.bindings import expression_of
 from app.services import concurrency, definitions, idempotency, listening
-from app.store import metronome_list, metronomes
+from app.store import metronome_list, metronomes, triggers
 from app.store.metronome_list import MetronomeFilter
 from app.store.metronomes import NewMetronome, Update
 
@@ -119,6 +119,8 @@ def update(
             made = metronomes.update(
                 connection, actor, metronome_id, stored, expected=expected, resumed=resumed
             )
+            if resumed is not None and made is not None and made.refused is None:
+                triggers.sync(connection, actor.organization_id, metronome_id, resumed)
         if made is None or made.refused != "stale":
             break
     else:

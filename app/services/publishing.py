@@ -9,13 +9,13 @@ from sqlalchemy import Connection
 
 from app.db import Database
 from app.domain.connectors import Connector
-from app.domain.errors import Conflict, NotFound, PreconditionFailed
+from app.domain.errors import Conflict, NotFound
 from app.domain.models import Actor, Deployment, Metronome, Page, Version
 from app.ids import new_id
 from app.services import definitions, listening, validation
 from app.services import metronomes as metronome_service
 from app.services import versions as version_service
-from app.store import metronomes, publishing, saved_versions, versions
+from app.store import metronomes, publishing, saved_versions, triggers, versions
 
 Connectors = Mapping[str, Connector]
 
@@ -127,7 +127,7 @@ def _locked(
     if metronome is None:
         raise unknown
     if expected is not None and metronome.revision not in expected:
-        raise PreconditionFailed("the metronome has changed since then; read it again")
+        raise metronome_service.changed_meanwhile(metronome)
     if metronome.status == metronomes.ARCHIVED:
         raise Conflict(
             "the metronome is archived; set its status to publish it again",
@@ -167,11 +167,14 @@ def _publish(
     version: Version,
     connectors: Connectors,
 ) -> Metronome:
-    if version.id == before.published_version_id and before.status == publishing.ACTIVE:
-        return _now(connection, before)
-    validation.demand_publishable(connection, actor, before.id, version.definition, connectors)
+    is_now = version.id == before.published_version_id and before.status == publishing.ACTIVE
+    if not is_now:
+        validation.demand_publishable(connection, actor, before.id, version.definition, connectors)
     listens = listening.of_definition(connection, version.id, version.definition)
-    publishing.publish(connection, actor, version, listens)
+    if is_now:
+        triggers.sync(connection, actor.organization_id, before.id, listens)
+    else:
+        publishing.publish(connection, actor, version, listens)
     return _now(connection, before)
 
 

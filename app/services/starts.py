@@ -14,7 +14,7 @@ from app.domain.jsonvalue import dumps
 from app.domain.models import Actor, NewEvent, Run
 from app.domain.shape import MAX_BYTES
 from app.ids import new_id
-from app.services import concurrency, definitions
+from app.services import concurrency, definitions, idempotency
 from app.services import metronomes as metronome_service
 from app.store import metronomes, runs, starts, versions
 from app.store.concurrency import CANCEL_OLDEST, REJECT, Policy
@@ -69,8 +69,9 @@ def create(
     others may be cancelled for it. ``tell`` is called once there is a new run that can begin, and
     must not block.
 
-    Raises NotFound, Invalid (definition, versionId, the concurrency key), or Conflict: archived
-    (metronome_archived), nothing to run (nothing_to_run), at its limit (concurrency_limit), not
+    Raises NotFound, Invalid (definition, versionId, the concurrency key; without an event also an
+    idempotency key of a run of another trigger type), or Conflict: archived (metronome_archived),
+    nothing to run (nothing_to_run), at its limit (concurrency_limit), not
     what is published (not_published).
     """
     new = NewRun(
@@ -93,6 +94,8 @@ def create(
     with db.connect() as connection:
         found = _create(connection, actor, new, wanted)
     if isinstance(found, Run):
+        if wanted.event is None:
+            check_same_type(found, wanted.trigger_type)
         return found, False
     run, policy = found
     if run.admitted:
@@ -100,6 +103,20 @@ def create(
     elif policy is not None and policy.on_limit == CANCEL_OLDEST:
         run = _make_room(db, actor, run)
     return run, True
+
+
+def check_same_type(earlier: Run, trigger_type: str) -> None:
+    """Raise Invalid where an idempotency key stands for a run of another trigger type.
+
+    A test is not to be taken for the run itself, nor the other way round.
+    """
+    if earlier.trigger_type != trigger_type:
+        told = f"is that of {earlier.id}, a run of the type {earlier.trigger_type}"
+        raise Invalid(
+            f"the idempotency key {told}",
+            code=idempotency.REUSED,
+            details={"idempotencyKey": [told]},
+        )
 
 
 def _entry_nodes(wanted: RunRequest) -> str | None:
@@ -125,7 +142,7 @@ def _create(
             return created.run, created.policy
         if earlier := _earlier(connection, actor, new):
             return earlier
-        _check_can_run(created.metronome_status)
+        check_can_run(created.metronome_status)
         if created.version_id is None and new.version_id is None:
             new = replace(new, version_id=_of_draft(connection, actor, new.metronome_id))
             continue
@@ -184,7 +201,7 @@ def _checked_inline(connection: Connection, actor: Actor, new: NewRun) -> Run | 
         raise metronome_service.not_found()
     if earlier := _earlier(connection, actor, new):
         return earlier
-    _check_can_run(metronome.status)
+    check_can_run(metronome.status)
     return None
 
 
@@ -230,7 +247,8 @@ def _earlier(connection: Connection, actor: Actor, new: NewRun) -> Run | None:
     )
 
 
-def _check_can_run(metronome_status: str) -> None:
+def check_can_run(metronome_status: str) -> None:
+    """Raise Conflict where a workflow of this status takes no new runs."""
     if metronome_status == metronomes.ARCHIVED:
         raise Conflict(
             "the metronome is archived and takes no new runs; set its status to run it again",

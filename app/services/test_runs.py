@@ -80,7 +80,8 @@ def preview(
     """What a test would run, and what it lacks; nothing is saved.
 
     ``connectors`` are those of the deployer, by name. Raises NotFound, Invalid (versionId, a
-    selection that is not connected, a fixture that does not fit) or Conflict (nothing to run).
+    selection that is not connected, a fixture that does not fit) or Conflict (the workflow is
+    archived).
     """
     definition = db.read(
         lambda connection: _definition(connection, actor, metronome_id, wanted.run)
@@ -116,6 +117,7 @@ def create(
 
     found = db.read(read)
     if isinstance(found, Run):
+        starts.check_same_type(found, wanted.run.trigger_type)
         return found, False
     if wanted.run.definition is not None:
         definitions.checked(found)
@@ -141,6 +143,7 @@ def _definition(
     metronome = metronomes.get(connection, organization, metronome_id)
     if metronome is None:
         raise metronome_service.not_found()
+    starts.check_can_run(metronome.status)
     if wanted.definition is not None:
         return wanted.definition
     if wanted.version_id is None:

@@ -12,7 +12,7 @@ from app.db import Database
 from app.domain.errors import Conflict, MetronomeError, NotFound
 from app.domain.matching import mismatch
 from app.domain.models import Actor, Metronome, NewEvent, Page, Run, TriggerEvent
-from app.domain.trigger_rows import FUNCTION, MANUAL, triggers_of, type_of
+from app.domain.trigger_rows import FUNCTION, MANUAL, MANUAL_TEST, triggers_of, type_of
 from app.services import definitions, deliveries, starts
 from app.services import metronomes as metronome_service
 from app.services.deliveries import MAX_REASON, Delivery
@@ -73,7 +73,7 @@ def call(
         message = f"the published version has no function trigger with the slug {slug}"
         refusal = NotFound(message, code="trigger_not_found")
     elif called.listener.paused:
-        message = f"the metronome is {called.metronome_status}"
+        message = f"the metronome is {called.metronome_status}; set its status to active"
         refusal = Conflict(message, code="metronome_paused")
     if refusal is not None or called.listener is None:
         unmatched = deliveries.ignored(given.event(), str(refusal), metronome_id)
@@ -99,8 +99,8 @@ def test(
 
     It starts a run in any case. Where that definition has triggers of the sample's type, the run
     begins at those that match; where none does, at all of them, and the outcome tells why a
-    delivery would have been ignored. Raises NotFound, Invalid (the definition), and what
-    ``starts.create`` raises, which is recorded as failed.
+    delivery would have been ignored; so it does where there is none of the type. Raises NotFound,
+    Invalid (the definition), and what ``starts.create`` raises, which is recorded as failed.
     """
     metronome = _metronome(db, actor, metronome_id)
     definition = metronome.definition
@@ -139,7 +139,7 @@ def _with_event(
 
 
 def _matching(definition: dict[str, Any], given: Delivery) -> tuple[tuple[str, ...], list[str]]:
-    """The triggers of the sample's type that match; where there are some and none does, why."""
+    """The triggers of the sample's type that match; where none does, why."""
     if given.trigger_type == MANUAL:
         return (), []
     matching, reasons = [], []
@@ -151,6 +151,8 @@ def _matching(definition: dict[str, Any], given: Delivery) -> tuple[tuple[str, .
             matching.append(node.id)
         else:
             reasons.append(reason)
+    if not matching and not reasons and given.trigger_type != MANUAL_TEST:
+        reasons.append(f"there is no trigger of the type {given.trigger_type}")
     return tuple(matching), [] if matching else reasons
 
 
@@ -162,6 +164,8 @@ def _start(
         raise AssertionError("a delivery without an event")
     try:
         run, new = starts.create(db, actor, metronome_id, wanted, tell=tell)
+        if not new:
+            starts.check_same_type(run, wanted.trigger_type)
     except deliveries.REFUSALS as error:
         unmatched: Unmatched = deliveries.refused(event, error, metronome_id)
         deliveries.record(db, actor, [], [unmatched])

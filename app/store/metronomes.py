@@ -12,6 +12,8 @@ from app.domain.models import Actor, Metronome
 from app.store import events, rows, triggers
 
 ARCHIVED: Final = "archived"
+DRAFT: Final = "draft"
+PAUSED: Final = "paused"
 
 # All but the published version's number stands in the table itself.
 _OWN = tuple(name for name in rows.METRONOME_FIELDS if name != "published_version_number")
@@ -41,6 +43,20 @@ class NewMetronome:
     concurrency_key: str | None = None
 
 
+def _digest(table: str) -> str:
+    """What is told of a definition, which may be long: its size and its digest."""
+    document = f"CAST({table}.definition AS text)"
+    return f"""json_build_object('bytes', octet_length({document}),
+            'sha256', encode(sha256(convert_to({document}, 'UTF8')), 'hex'))"""
+
+
+_CREATED_EVENT = events.insert(
+    "created",
+    "metronome.created",
+    metronome_id="id",
+    payload=f"""json_build_object('name', name, 'status', status,
+        'definition', {_digest("created")})""",
+)
 _CREATE = text(f"""
 WITH created AS (
     INSERT INTO metronomes (id, organization_id, user_id, name, description, status, definition,
@@ -52,7 +68,7 @@ WITH created AS (
     RETURNING {", ".join(_OWN)}
 ),
 audited AS (
-    {events.insert("created", "metronome.created", metronome_id="id")}
+    {_CREATED_EVENT}
 )
 {_answer("created")}
 """)
@@ -89,8 +105,16 @@ _TYPES: Final[Mapping[str, str]] = {
     "on_limit": "text",
     "concurrency_key": "text",
 }
+# Clients that save a workflow send "draft" with it. What is published stays active or paused then:
+# only who unpublishes it makes it a draft.
+_GIVEN: Final[Mapping[str, str]] = {
+    "status": f"""CASE
+            WHEN :status <> '{DRAFT}' OR b.published_version_id IS NULL THEN :status
+            WHEN b.status = '{ARCHIVED}' THEN '{PAUSED}' ELSE b.status END"""
+}
 _WANTED = ",\n        ".join(
-    f"CASE WHEN :set_{name} THEN CAST(:{name} AS {kind}) ELSE b.{name} END AS {name}"
+    f"CASE WHEN :set_{name} THEN {_GIVEN.get(name, f'CAST(:{name} AS {kind})')}"
+    f" ELSE b.{name} END AS {name}"
     for name, kind in _TYPES.items()
 )
 _SET = ", ".join(f"{name} = w.{name}" for name in _TYPES)
@@ -98,12 +122,10 @@ _SET = ", ".join(f"{name} = w.{name}" for name in _TYPES)
 
 def _audited(table: str) -> str:
     """What is compared of a workflow, and told by an audit event: of a definition only a digest."""
-    document = f"CAST({table}.definition AS text)"
     return f"""json_build_object('userId', {table}.user_id, 'name', {table}.name,
         'description', {table}.description, 'status', {table}.status,
         'triggerSummary', {table}.trigger_summary,
-        'definition', json_build_object('bytes', octet_length({document}),
-            'sha256', encode(sha256(convert_to({document}, 'UTF8')), 'hex')),
+        'definition', {_digest(table)},
         'concurrency', CASE WHEN {table}.max_concurrent_runs IS NOT NULL THEN json_build_object(
             'maxConcurrentRuns', {table}.max_concurrent_runs, 'onLimit', {table}.on_limit,
             'key', {table}.concurrency_key) END)"""
@@ -208,7 +230,8 @@ def update(
     """Change columns of a workflow: those of NewMetronome but its id, as far as ``changes`` has
     them. None where the workflow is unknown or another organization's.
 
-    A new status of "active" needs ``resumed``: ``triggers.parameters`` of what is published.
+    A workflow that has published something does not become a draft. A new status of "active" needs
+    ``resumed``: ``triggers.parameters`` of what is published.
     ``expected`` holds the revisions of which the workflow must have one; None: any.
     """
     return _send(connection, _UPDATE, actor, metronome_id, changes, expected, resumed)

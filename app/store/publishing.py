@@ -32,26 +32,32 @@ def lock(connection: Connection, organization_id: str, metronome_id: str) -> Met
 
 
 _BEFORE = """json_build_object('status', old_status, 'versionId', old_version_id,
-            'version', old_version)"""
+            'version', old_version, 'versionRevision', old_revision)"""
+# Of the version that is published, if one is.
+_OLD = """m.status AS old_status, m.published_version_id AS old_version_id,
+        v.version AS old_version, v.revision AS old_revision
+    FROM metronomes m LEFT JOIN versions v ON v.id = m.published_version_id
+    WHERE m.id = :metronome_id"""
 _PUBLISHED_EVENT = events.insert(
     "published",
     "version.published",
     metronome_id="metronome_id",
     version_id="version_id",
-    payload=f"""json_build_object('version', version, 'description', description,
-        'before', {_BEFORE},
+    payload=f"""json_build_object('version', version, 'versionRevision', revision,
+        'description', description, 'before', {_BEFORE},
         'after', json_build_object('status', '{ACTIVE}', 'versionId', version_id,
-            'version', version))""",
+            'version', version, 'versionRevision', revision))""",
 )
 _UNPUBLISHED_EVENT = events.insert(
     "before",
     "metronome.unpublished",
     metronome_id="id",
     version_id="old_version_id",
-    payload=f"""json_build_object('version', old_version,
+    payload=f"""json_build_object('version', old_version, 'versionRevision', old_revision,
         'description', CAST(:description AS text),
         'before', {_BEFORE},
-        'after', json_build_object('status', '{DRAFT}', 'versionId', NULL, 'version', NULL))""",
+        'after', json_build_object('status', '{DRAFT}', 'versionId', NULL, 'version', NULL,
+            'versionRevision', NULL))""",
 )
 
 # Two statements: of a workflow's versions one at the most is published, at any moment.
@@ -60,15 +66,13 @@ UPDATE versions SET status = '{SAVED}', updated_at = clock_timestamp()
 WHERE metronome_id = :metronome_id AND status = '{PUBLISHED}' AND id <> :version_id;
 
 WITH before AS (
-    SELECT m.status AS old_status, m.published_version_id AS old_version_id,
-        (SELECT v.version FROM versions v WHERE v.id = m.published_version_id) AS old_version
-    FROM metronomes m WHERE m.id = :metronome_id
+    SELECT {_OLD}
 ),
 promoted AS (
     UPDATE versions SET status = '{PUBLISHED}', published_at = clock_timestamp(),
         updated_at = clock_timestamp()
     WHERE id = :version_id AND metronome_id = :metronome_id
-    RETURNING id, version, description
+    RETURNING id, version, revision, description
 ),
 changed AS (
     UPDATE metronomes m SET status = '{ACTIVE}', published_version_id = p.id,
@@ -78,7 +82,7 @@ changed AS (
 ),
 published AS (
     SELECT c.id AS metronome_id, c.organization_id, c.user_id, p.id AS version_id, p.version,
-        p.description, b.*
+        p.revision, p.description, b.*
     FROM changed c, promoted p, before b
 )
 {_PUBLISHED_EVENT};
@@ -103,10 +107,7 @@ def publish(
 
 _UNPUBLISH = text(f"""
 WITH before AS (
-    SELECT m.id, m.organization_id, m.user_id, m.status AS old_status,
-        m.published_version_id AS old_version_id,
-        (SELECT v.version FROM versions v WHERE v.id = m.published_version_id) AS old_version
-    FROM metronomes m WHERE m.id = :metronome_id
+    SELECT m.id, m.organization_id, m.user_id, {_OLD}
 ),
 demoted AS (
     UPDATE versions SET status = '{SAVED}', updated_at = clock_timestamp()
@@ -138,6 +139,7 @@ def unpublish(
 # An unpublish of what was not published is in the audit, but no deployment.
 _DEPLOYMENTS = text(f"""
 SELECT e.id, e.metronome_id, e.version_id, CAST(e.payload->>'version' AS int),
+    CAST(e.payload->>'versionRevision' AS int),
     CASE e.action WHEN 'version.published' THEN 'published' ELSE 'unpublished' END,
     e.payload->>'description', e.actor_user_id, e.created_at
 FROM audit_events e

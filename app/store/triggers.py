@@ -4,8 +4,9 @@ The rows follow the row of their workflow: which version it has published, who o
 is active. So they are written by the transaction that changes the workflow, behind the lock on
 that row (``LOCK``), and never by anybody else but the scheduler, which moves ``next_due_at`` on.
 
-- Publishing and unpublishing call ``sync`` behind their own statement, in the same transaction (or
-  send ``SYNC`` in the same message).
+- Publishing and unpublishing send ``SYNC`` behind their own statement, in the same transaction.
+  Where there is nothing to change, ``sync`` mends what may be missing: after a way down and up of
+  the migrations, all of it is.
 - A new status or owner puts ``follows(...)`` into its own statement.
 
 Both take ``parameters(...)``: what the version listens for, computed before. Where another version
@@ -115,7 +116,7 @@ def parameters(version_id: str | None, found: Sequence[NewTrigger]) -> dict[str,
     return {"trigger_version_id": version_id, "trigger_rows": document}
 
 
-_SYNC = text("; ".join(SYNC))
+_SYNC = text("; ".join((LOCK, *SYNC)))
 
 
 def sync(
@@ -124,9 +125,9 @@ def sync(
     metronome_id: str,
     given: Mapping[str, str | None],
 ) -> None:
-    """Have the triggers follow what is published now, in the transaction that has published it.
+    """Have the triggers be those of what is published now, even where some were lost.
 
-    ``given`` are the ``parameters`` of that version; of None where nothing is published any more.
+    ``given`` are the ``parameters`` of that version; of None where nothing is published.
     """
     values = {"organization_id": organization_id, "metronome_id": metronome_id}
     connection.execute(_SYNC, values | dict(given))

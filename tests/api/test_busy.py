@@ -1,9 +1,8 @@
-"""Requests for a workflow that somebody else has locked for long: they don't wait with them."""
+"""Requests for workflows that somebody else has locked for long: they don't wait with them."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from app.db import Database
 from tests.api import states
@@ -15,20 +14,23 @@ from tests.processes import PATIENCE
 def test_nobody_waits_for_long_for_a_workflow_that_somebody_else_has_locked(
     api: Caller, db: Database
 ) -> None:
-    limited = api.new_metronome(publishable(), concurrency={"maxConcurrentRuns": 1})
-    version, other = (
-        f"{limited}/versions/{data(api.post(f'{limited}/versions', {}), 201)['id']}"
-        for _ in range(2)
-    )
+    def workflow() -> str:
+        return api.new_metronome(publishable(), concurrency={"maxConcurrentRuns": 1})
+
+    def version() -> str:
+        path = f"{workflow()}/versions"
+        return f"{path}/{data(api.post(path, {}), 201)['id']}"
+
     published = api.new_metronome(called("go"))
     data(api.post(f"{published}/publish", {}))
-    wanted: list[tuple[str, str, Any]] = [
-        ("PATCH", limited, {"name": "new"}),
-        ("POST", f"{limited}/versions", {}),
-        ("PATCH", version, {"description": "new"}),
-        ("DELETE", other, None),
-        ("POST", f"{limited}/publish", {}),
-        ("POST", f"{limited}/runs", {"versionId": version.rpartition("/")[2]}),
+    limited, _, saved = version().partition("/versions/")
+    wanted = [
+        ("PATCH", workflow(), {"name": "new"}),
+        ("POST", f"{workflow()}/versions", {}),
+        ("PATCH", version(), {"description": "new"}),
+        ("DELETE", version(), None),
+        ("POST", f"{workflow()}/publish", {}),
+        ("POST", f"{limited}/runs", {"versionId": saved}),
         ("POST", f"{published}/triggers/function/go", {"payload": {}}),
     ]
     with states.raw(db) as connection, connection.cursor() as cursor:

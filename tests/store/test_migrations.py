@@ -198,7 +198,7 @@ def test_without_roles_only_the_keys_of_admins_stay_valid(migrated: Migrated) ->
             connection.execute(
                 text(
                     "INSERT INTO api_keys (id, name, prefix, sha256, user_id, organization_id,"
-                    " role) VALUES (:role, 'a', 'b', CAST(:role AS bytea), 'user_a', 'org_a', :role)"
+                    " role) VALUES (:role, 'a', '', CAST(:role AS bytea), 'user_a', 'org_a', :role)"
                 ),
                 {"role": role},
             )

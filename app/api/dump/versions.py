@@ -49,6 +49,7 @@ def deployment(deployment: Deployment) -> dict[str, Any]:
         "metronomeId": deployment.metronome_id,
         "versionId": deployment.version_id,
         "version": deployment.version,
+        "versionRevision": deployment.version_revision,
         "label": _label(deployment.version),
         "action": deployment.action,
         "description": deployment.description,

@@ -23,6 +23,7 @@ from app.api.schemas.base import (
     Text,
     moment,
 )
+from app.domain.jsonvalue import same_json
 from app.store.schema import VERSION_STATUSES
 
 _MAX_DESCRIPTION = 10_000
@@ -69,7 +70,10 @@ class SnapshotBody(Named):
 
 
 class PublishVersionBody(OptionalBody):
-    """What is to be changed of a version before it is published."""
+    """What is to be changed of a version before it is published.
+
+    A snapshot may repeat what stands beside it.
+    """
 
     definition = JsonObject(metadata=_DEFINITION)
     description = Text(0, _MAX_DESCRIPTION, allow_none=True)
@@ -77,8 +81,10 @@ class PublishVersionBody(OptionalBody):
 
     @ma.validates_schema
     def _once(self, data: Mapping[str, Any], **_: Any) -> None:
-        for name in data.keys() & (data.get("snapshot") or {}).keys():
-            raise ma.ValidationError("is in the snapshot too; send it once", name)
+        snapshot = data.get("snapshot") or {}
+        for name in sorted(data.keys() & snapshot.keys()):
+            if not same_json(data[name], snapshot[name]):
+                raise ma.ValidationError("differs from that in the snapshot; send one", name)
 
 
 class PublishBody(OptionalBody):
@@ -217,6 +223,11 @@ class DeploymentSchema(Named):
     metronome_id = fields.String(required=True)
     version_id = fields.String(required=True)
     version = fields.Integer(required=True)
+    version_revision = fields.Integer(
+        required=True,
+        allow_none=True,
+        metadata={"description": "Which of the version's definitions it was: its `revision`."},
+    )
     label = fields.String(required=True)
     action = fields.String(required=True, validate=validate.OneOf(ACTIONS))
     description = fields.String(
