@@ -10,9 +10,8 @@ from app.api import dump
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db
 from app.api.paging import listed, page
-from app.api.schemas.base import PageQuery
 from app.api.schemas.runs import RunAnswer
-from app.api.schemas.transitions import ApprovalList, DecisionBody
+from app.api.schemas.transitions import ApprovalList, ApprovalsQuery, DecisionBody
 from app.domain.roles import Permission
 from app.ids import step_id
 from app.services import approvals as service
@@ -22,7 +21,7 @@ approvals = Blueprint(
 )
 
 
-@approvals.operation("GET", "/approvals", ApprovalList, query=PageQuery)
+@approvals.operation("GET", "/approvals", ApprovalList, query=ApprovalsQuery)
 def list_approvals(query: dict[str, Any]) -> Response:
     """List the steps that wait for a decision in all workflows, those of the oldest run first.
 

@@ -11,10 +11,10 @@ from app.api import dump, etag
 from app.api.blueprint import Blueprint
 from app.api.context import actor, connectors, db
 from app.api.paging import listed, page
-from app.api.schemas.base import PageQuery
 from app.api.schemas.metronomes import MetronomeAnswer
 from app.api.schemas.versions import (
     DeploymentList,
+    DeploymentsQuery,
     PublishBody,
     PublishVersionBody,
     UnpublishBody,
@@ -97,7 +97,7 @@ def unpublish(body: dict[str, Any], metronome_id: str) -> Response:
     return _unpublish(metronome_id, body.get("description"))
 
 
-@publishing.operation("GET", "/deployments", DeploymentList, query=PageQuery)
+@publishing.operation("GET", "/deployments", DeploymentList, query=DeploymentsQuery)
 def list_deployments(query: dict[str, Any], metronome_id: str) -> Response:
     """List what was published and unpublished of a workflow, newest first."""
     found = service.deployments(db(), actor(), metronome_id, page(query))

@@ -11,11 +11,11 @@ from app.api import dump
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db
 from app.api.paging import listed, page
-from app.api.schemas.base import PageQuery
 from app.api.schemas.trigger_events import (
     TriggerEventList,
     TriggerEventsQuery,
     TriggerSummaryList,
+    TriggerSummaryQuery,
 )
 from app.services import triggers as service
 from app.store.trigger_events import EventFilter
@@ -52,7 +52,7 @@ def _events(query: dict[str, Any], metronome_id: str | None) -> Response:
 
 
 @trigger_events.operation(
-    "GET", "/<metronomeId>/trigger-summary", TriggerSummaryList, query=PageQuery
+    "GET", "/<metronomeId>/trigger-summary", TriggerSummaryList, query=TriggerSummaryQuery
 )
 def list_trigger_summaries(query: dict[str, Any], metronome_id: str) -> Response:
     """Sum up what was delivered for a workflow, by type, the latest first."""

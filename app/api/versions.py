@@ -41,7 +41,7 @@ def list_versions(query: dict[str, Any], metronome_id: str) -> Response:
     and never saved, is not among them.
     """
     found = service.page(db(), actor(), metronome_id, page(query), statuses=query["status"])
-    return dump.answer(listed(found, query["limit"], dump.version, lambda one: one.id))
+    return dump.answer(listed(found, query["limit"], dump.version, lambda one: str(one.version)))
 
 
 @versions.operation(

@@ -36,8 +36,10 @@ def create(name: str, user: str, organization: str, role: str, as_json: bool) ->
     approves them. An editor also starts runs and changes workflows. An admin may do everything.
     """
     for option, value in (("--name", name), ("--user", user), ("--organization", organization)):
-        if not value.isprintable() or not 1 <= len(value) <= 200:
-            raise click.BadParameter("must be 1 to 200 printable characters", param_hint=option)
+        if not (value.isprintable() and value.strip() and len(value) <= 200):
+            raise click.BadParameter(
+                "must be 1 to 200 printable characters, not just spaces", param_hint=option
+            )
     with database() as db:
         key, secret = service.create_key(
             db, name=name, user_id=user, organization_id=organization, role=role

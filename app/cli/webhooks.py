@@ -32,8 +32,10 @@ def create(name: str, organization: str, user: str, secret: str | None, as_json:
     Give GitHub the secret, and the URL that is shown behind the address of this server.
     """
     for option, value in (("--name", name), ("--user", user), ("--organization", organization)):
-        if not value.isprintable() or not 1 <= len(value) <= 200:
-            raise click.BadParameter("must be 1 to 200 printable characters", param_hint=option)
+        if not (value.isprintable() and value.strip() and len(value) <= 200):
+            raise click.BadParameter(
+                "must be 1 to 200 printable characters, not just spaces", param_hint=option
+            )
     with database() as db:
         made, secret = service.create(
             db, name=name, user_id=user, organization_id=organization, secret=secret

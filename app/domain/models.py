@@ -310,6 +310,7 @@ class TriggerEvent:
     reason: str | None  # why it was not matched
     payload: dict[str, Any]
     created_at: datetime
+    passing: bool  # ignored for a reason that may have gone when it is delivered again
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,17 +11,19 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from app.db import Database
+from app.domain import schedule
 from app.domain.connectors import Connector
 from app.domain.errors import Invalid
 from app.domain.issues import Issue
 from app.domain.models import Actor
 from app.domain.publishable import Sound, in_order, publish_faults, read
 from app.domain.shape import check_shape
+from app.domain.trigger_rows import PERIODIC, type_of
 from app.nodes import REGISTRY
 from app.nodes.base import NodeLimits
 from app.services import definitions, naming
 from app.services import metronomes as metronome_service
-from app.store import metronomes, versions
+from app.store import metronomes, triggers, versions
 
 Mode = Literal["shape", "publish"]
 MODES: tuple[Mode, ...] = ("shape", "publish")
@@ -46,7 +49,7 @@ def check_publishable(
 
     ``metronome_id`` is the workflow whose definition it is to be, None where there is none yet;
     ``connectors`` are those of the deployer by name. Takes any JSON value as definition. Reads the
-    workflows that it names.
+    workflows that it names, and the time where a schedule has only one.
     """
     issues, sound = read(definition, REGISTRY)
     if sound is None:
@@ -57,6 +60,7 @@ def check_publishable(
             publish_faults(sound, REGISTRY),
             _unserved(sound, NodeLimits(connectors=connectors)),
             naming.faults(connection, actor, metronome_id, sound),
+            _passed(connection, sound),
         )
     )
 
@@ -123,6 +127,21 @@ def _definition(
         message = "is not a version of this metronome"
         raise Invalid(f"versionId {message}", details={"versionId": [message]})
     return version.definition
+
+
+def _passed(connection: Connection, sound: Sound) -> Iterator[Issue]:
+    """The schedules whose only time is over; the time is asked for where there is such a one."""
+    once = []
+    for node in sound.nodes():
+        if node.kind == "trigger" and type_of(node) == PERIODIC:
+            with contextlib.suppress(ValueError):  # its faults are told already
+                if schedule.parse(node.config).kind == schedule.ONE_TIME:
+                    once.append(node)
+    now = triggers.now(connection) if once else None
+    for node in once:
+        if now is not None and schedule.first_due(node.config, now) is None:
+            message = "This time is over: the schedule will start no run."
+            yield sound.issue("warning", "schedule_is_over", message, node, "config.scheduledTime")
 
 
 def _unserved(sound: Sound, limits: NodeLimits) -> Iterator[Issue]:

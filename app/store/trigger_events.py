@@ -74,13 +74,15 @@ def parameters(event: NewEvent | None) -> dict[str, str | None]:
 class Unmatched:
     """A delivery that starts no run, and why; ``event.payload`` is JSON text.
 
-    Without a ``metronome_id`` no workflow listens for it.
+    Without a ``metronome_id`` no workflow listens for it. ``passing`` says that it is ignored for a
+    reason that may have gone when the same event is delivered again.
     """
 
     event: NewEvent
     status: Literal["ignored", "failed", "unauthorized"]
     reason: str
     metronome_id: str | None
+    passing: bool = False
 
 
 def _counted(status: str) -> str:
@@ -93,24 +95,38 @@ def _last(status: str) -> str:
 
 _UNMATCHED = tuple(status for status in EVENT_STATUSES if status != MATCHED)
 
-# The totals are written in the order of the ids, so that two such statements can't wait for each
-# other. The owner is looked up; a workflow that is none of the organization's records nothing.
+# All is written in the order of the ids, so that two such statements can't wait for each other. The
+# owner is looked up; a workflow that is none of the organization's records nothing. What an event
+# was ignored for is told anew where that was to pass, and is not counted again.
 _INSERT = text(f"""
 WITH given AS (
     SELECT * FROM json_to_recordset(CAST(:events AS json)) AS g (id text, metronome_id text,
         trigger_type text, status text, source_event_id text, summary text, reason text,
-        payload json, sample boolean)
+        payload json, sample boolean, passing boolean)
 ),
 inserted AS (
     INSERT INTO trigger_events AS e (id, organization_id, metronome_id, user_id, trigger_type,
-        status, source_event_id, summary, reason, payload, sample)
+        status, source_event_id, summary, reason, payload, sample, passing)
     SELECT g.id, :organization_id, m.id, m.user_id, g.trigger_type, g.status, g.source_event_id,
-        g.summary, g.reason, g.payload, g.sample
+        g.summary, g.reason, g.payload, g.sample, g.passing
     FROM given g
     LEFT JOIN metronomes m ON m.id = g.metronome_id AND m.organization_id = :organization_id
     WHERE g.metronome_id IS NULL OR m.id IS NOT NULL
-    ON CONFLICT (id) DO NOTHING
+    ORDER BY g.metronome_id, g.id
+    ON CONFLICT DO NOTHING
     RETURNING {rows.columns(FIELDS, "e")}
+),
+known AS MATERIALIZED (
+    SELECT e.id, g.reason, g.passing FROM trigger_events e
+    JOIN given g ON g.metronome_id = e.metronome_id AND g.trigger_type = e.trigger_type
+      AND g.source_event_id = e.source_event_id AND g.status = e.status
+    WHERE e.organization_id = :organization_id AND e.status = '{IGNORED}' AND e.passing
+      AND NOT e.sample AND NOT g.sample
+    ORDER BY e.id FOR NO KEY UPDATE OF e
+),
+renewed AS (
+    UPDATE trigger_events e SET reason = k.reason, passing = k.passing
+    FROM known k WHERE e.id = k.id
 ),
 counted AS (
     INSERT INTO trigger_totals AS t (metronome_id, trigger_type, organization_id,
@@ -139,7 +155,8 @@ def insert(
 ) -> list[TriggerEvent]:
     """Record deliveries that start no run, in one statement; the events, in the order of their ids.
 
-    Those of workflows that are not the organization's are left out, and those that are recorded.
+    Those of workflows that are not the organization's are left out, and those that are recorded: an
+    event is ignored once by each workflow, however often it is delivered.
     """
     if not unmatched:
         return []
@@ -154,6 +171,7 @@ def insert(
             "reason": one.reason,
             "payload": orjson.Fragment(one.event.payload),
             "sample": one.event.sample,
+            "passing": one.passing,
         }
         for one in unmatched
     ]
@@ -191,7 +209,10 @@ def of_source(
 _WITH_IDS = text(f"""
 SELECT {_EVENT} FROM trigger_events e
 WHERE e.id = ANY (:ids) AND e.organization_id = :organization_id
-ORDER BY e.id
+UNION
+SELECT {_EVENT} FROM trigger_events e
+JOIN (SELECT * FROM trigger_events LIMIT 0) n ON true
+ORDER BY 1
 """)
 
 

@@ -167,7 +167,7 @@ def page(
 ) -> list[Version]:
     """A page of the saved versions of a workflow, the highest number first.
 
-    Without ``statuses`` those that are not archived.
+    Without ``statuses`` those that are not archived. Their cursor is the number.
     """
     query = (
         select(*_COLUMNS)
@@ -179,11 +179,7 @@ def page(
         .offset(page.offset)
     )
     if page.after is not None:
-        last = versions.alias("last")
-        number = select(last.c.version).where(
-            last.c.id == page.after, last.c.metronome_id == metronome_id
-        )
-        query = query.where(versions.c.version < number.scalar_subquery())
+        query = query.where(versions.c.version < int(page.after))
     if statuses:
         query = query.where(versions.c.status.in_(statuses))
     else:

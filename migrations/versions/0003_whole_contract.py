@@ -125,6 +125,14 @@ def _runs() -> None:
         sa.Column("version_revision", sa.Integer(), server_default=sa.text("0"), nullable=False),
     )
     op.add_column("runs", sa.Column("entry_nodes", sa.JSON(), nullable=True))
+    op.add_column("runs", sa.Column("event_key", sa.Text(), nullable=True))
+    op.create_index(
+        "runs_event",
+        "runs",
+        ["metronome_id", "event_key"],
+        unique=True,
+        postgresql_where=sa.text("event_key IS NOT NULL"),
+    )
     op.add_column("runs", sa.Column("concurrency_key", sa.Text(), nullable=True))
     op.add_column(
         "runs",
@@ -198,6 +206,7 @@ def _triggers() -> None:
         sa.Column("sha256", sa.LargeBinary(), nullable=False),
         _time("created_at"),
         _time("revoked_at", nullable=True),
+        _time("used_at", nullable=True),
         _time("refused_at", nullable=True),
         sa.Column("refused_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
@@ -221,6 +230,7 @@ def _events() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("payload", sa.JSON(), nullable=False),
         sa.Column("sample", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("passing", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         _time("created_at"),
         sa.CheckConstraint(
             "status IN ('matched', 'ignored', 'failed', 'unauthorized')",
@@ -238,6 +248,20 @@ def _events() -> None:
         of,
         ["organization_id", "trigger_type", "source_event_id"],
         postgresql_where=sa.text("source_event_id IS NOT NULL AND NOT sample"),
+    )
+    op.create_index(
+        "trigger_events_ignored_once",
+        of,
+        [
+            "organization_id",
+            "trigger_type",
+            "source_event_id",
+            sa.text("coalesce(metronome_id, '')"),
+        ],
+        unique=True,
+        postgresql_where=sa.text(
+            "status = 'ignored' AND source_event_id IS NOT NULL AND NOT sample"
+        ),
     )
     zero = sa.text("0")
     op.create_table(
@@ -261,12 +285,12 @@ def downgrade() -> None:
     """Take the change back: what the older schema can't say is lost."""
     for table in ("webhooks", "trigger_totals", "trigger_events", "triggers"):
         op.drop_table(table)
-    for index in ("runs_admitted", "runs_waiting", "runs_due"):
+    for index in ("runs_admitted", "runs_waiting", "runs_due", "runs_event"):
         op.drop_index(index, table_name="runs")
     op.create_index("runs_due", "runs", ["due_at"], postgresql_where=sa.text(_CLAIMABLE))
     op.drop_constraint("runs_waiting_has_group", "runs", type_="check")
     _revisions_as_versions()
-    for name in ("admitted", "concurrency_key", "entry_nodes", "version_revision"):
+    for name in ("admitted", "concurrency_key", "event_key", "entry_nodes", "version_revision"):
         op.drop_column("runs", name)
     op.drop_table("idempotency_keys")
     op.drop_table("version_revisions")

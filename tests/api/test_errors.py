@@ -55,6 +55,18 @@ def test_what_is_not_a_json_object_is_400(api: Caller, method: str, path: str) -
         refused(answer, 400, "bad_request")
 
 
+@pytest.mark.parametrize(("method", "path"), WRITES)
+@pytest.mark.parametrize(
+    "body", [b'{"name": "a", "name": "b"}', b'{"x": [{"y": 1, "name": 1, "z": 2, "name": 1}]}']
+)
+def test_a_field_that_comes_twice_is_named(
+    api: Caller, method: str, path: str, body: bytes
+) -> None:
+    path = path.format(**paths(api))
+    answer = api.send(method, path, data=body, content_type="application/json")
+    assert "'name' twice" in refused(answer, 400, "bad_request")["message"]
+
+
 @pytest.mark.parametrize(("method", "path"), WRITES[:-1])
 def test_another_content_type_is_415(api: Caller, method: str, path: str) -> None:
     path = path.format(**paths(api))

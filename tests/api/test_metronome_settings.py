@@ -134,7 +134,7 @@ def listens(db: Database) -> list[tuple[str, bool, bool]]:
         return [(row[0], row[1], row[2]) for row in found]
 
 
-@pytest.mark.parametrize("status", ["paused", "draft", "archived"])
+@pytest.mark.parametrize("status", ["paused", "archived"])
 def test_triggers_listen_while_the_workflow_is_active(
     api: Caller, db: Database, status: str
 ) -> None:
@@ -147,6 +147,31 @@ def test_triggers_listen_while_the_workflow_is_active(
     resumed = data(api.patch(path, {"status": "active"}))
     assert resumed["publishedVersionNumber"] == 0
     assert listens(db) == [("ada", False, True)]
+
+
+@pytest.mark.parametrize(
+    ("status", "then"), [("active", "active"), ("paused", "paused"), ("archived", "paused")]
+)
+def test_what_is_published_is_no_draft(api: Caller, db: Database, status: str, then: str) -> None:
+    path = published(api)
+    data(api.patch(path, {"status": status}))
+    saved = data(api.patch(path, {"status": "draft", "name": "new"}))
+    assert (saved["status"], saved["name"]) == (then, "new")
+    assert saved["publishedVersionNumber"] == 0
+    assert listens(db) == [("ada", then != "active", then == "active")]
+    assert data(api.post(f"{path}/unpublish", {}))["status"] == "draft"
+
+
+def test_triggers_that_were_lost_are_back_once_the_workflow_is_resumed(
+    api: Caller, db: Database
+) -> None:
+    path = published(api)
+    for status in ("paused", "active"):  # also where it was active all the time
+        data(api.patch(path, {"status": status}))
+        with db.connect() as connection:
+            connection.execute(text("DELETE FROM triggers"))
+        data(api.patch(path, {"status": "active"}))
+        assert listens(db) == [("ada", False, True)]
 
 
 def test_triggers_of_what_is_deleted_listen_no_more(api: Caller, db: Database) -> None:

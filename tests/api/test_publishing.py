@@ -76,7 +76,7 @@ def test_publishing_again_changes_nothing(api: Caller, metronome: str) -> None:
     path = saved(api, metronome, "first", description="d")
     first = api.post(f"{path}/publish", {})
     same = {"definition": publishable("first"), "description": "d"}
-    for body in ({}, same, {"snapshot": same}):
+    for body in ({}, same, {"snapshot": same}, {**same, "snapshot": same}):
         again = api.post(f"{path}/publish", body)
         assert data(again) == data(first)
         assert again.headers["ETag"] == first.headers["ETag"]
@@ -127,6 +127,9 @@ def test_a_version_is_changed_as_it_is_published(api: Caller, metronome: str, ne
         ({"snapshot": {"definition": 1}}, "snapshot.definition"),
         ({"snapshot": {"description": "\x00"}}, "snapshot.description"),
         ({"description": "a", "snapshot": {"description": "b"}}, "description"),
+        ({"description": None, "snapshot": {"description": "b"}}, "description"),
+        ({"definition": publishable("a"), "snapshot": {"definition": {}}}, "definition"),
+        ({"definition": {"v": 1}, "snapshot": {"definition": {"v": True}}}, "definition"),
         ({"active": True}, "active"),
         ({"x": 1}, "x"),
     ],
@@ -265,7 +268,8 @@ def test_only_the_expected_revision_is_published(api: Caller, metronome: str) ->
     old = {"If-Match": api.get(metronome).headers["ETag"]}
     data(api.patch(metronome, {"name": "changed"}))
     for where in (f"{path}/publish", f"{metronome}/publish", f"{metronome}/unpublish"):
-        refused(api.post(where, {}, headers=old), 412, "precondition_failed")
+        told = refused(api.post(where, {}, headers=old), 412, "precondition_failed")
+        assert told["details"] == {"etag": api.get(metronome).headers["ETag"]}
     assert history(api, metronome) == []
     for where in (f"{path}/publish", f"{metronome}/unpublish", f"{metronome}/publish"):
         new = {"If-Match": api.get(metronome).headers["ETag"]}
@@ -285,6 +289,34 @@ def test_triggers_follow_what_is_published(api: Caller, db: Database) -> None:
     assert triggers(db) == [(first, "one")]
     data(api.post(f"{path}/unpublish", {}))
     assert triggers(db) == []
+
+
+def test_publishing_again_brings_back_triggers_that_were_lost(api: Caller, db: Database) -> None:
+    path = api.new_metronome(called("one"))
+    first = data(api.post(f"{path}/publish", {}))
+    with db.connect() as connection:
+        connection.execute(text("DELETE FROM triggers"))
+    assert data(api.post(f"{path}/publish", {})) == first
+    assert triggers(db) == [(first["publishedVersionId"], "one")]
+    assert len(history(api, path)) == 1
+
+
+def test_the_history_tells_which_of_a_versions_definitions_it_was(
+    api: Caller, metronome: str
+) -> None:
+    path = saved(api, metronome, "first")
+    for said in ("first", "second"):
+        data(api.post(f"{path}/publish", {"definition": publishable(said)}))
+        data(api.post(f"{metronome}/unpublish", {}))
+    revisions = [one["versionRevision"] for one in data(api.get(f"{metronome}/deployments"))]
+    assert revisions == [1, 1, 0, 0]
+    ways = "version.published,metronome.unpublished"
+    ended, begun, *_ = data(api.get(f"metronomes/audit-events?action={ways}"))
+    assert begun["payload"]["after"]["versionRevision"] == 1
+    assert begun["payload"]["before"]["versionRevision"] is None
+    assert ended["payload"]["before"]["versionRevision"] == 1
+    assert ended["payload"]["after"]["versionRevision"] is None
+    assert data(api.get(f"{path}?revision=0"))["definition"] == publishable("first")
 
 
 def test_runs_use_what_is_published(api: Caller, metronome: str) -> None:

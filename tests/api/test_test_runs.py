@@ -227,6 +227,14 @@ def test_a_test_that_is_sent_again_is_the_run_of_then(api: Caller, workflow: str
     assert again.headers["Idempotent-Replay"] == "true"
     # The keys of all runs of a workflow are one room.
     assert data(api.post(f"{workflow}/test-run", {"idempotencyKey": "k1"}))["id"] == run["id"]
+    # But a test is no run, and a run no test.
+    real = api.post(f"{workflow}/runs", {"idempotencyKey": "k1"})
+    refused(real, 422, "idempotency_key_reused")
+    data(api.post(f"{workflow}/runs", {"idempotencyKey": "k3"}), 201)
+    for path in ("test-run", "test-runs"):
+        body = {**(ONE if path == "test-runs" else {}), "idempotencyKey": "k3"}
+        answer = api.post(f"{workflow}/{path}", body)
+        assert "manual" in refused(answer, 422, "idempotency_key_reused")["message"]
     both = {**ONE, "idempotencyKey": "k1"}
     answer = api.post(f"{workflow}/test-runs", both, headers={"Idempotency-Key": "k2"})
     assert answer.status_code == 422
@@ -243,7 +251,7 @@ def test_the_draft_runs_with_its_own_trigger_type(api: Caller, workflow: str) ->
 
 def test_an_archived_workflow_takes_no_tests(api: Caller, workflow: str) -> None:
     api.delete(workflow)
-    for path, body in (("test-run", {}), ("test-runs", ONE)):
+    for path, body in (("test-run", {}), ("test-runs", ONE), ("test-runs/preview", ONE)):
         refused(api.post(f"{workflow}/{path}", body), 409, "metronome_archived")
 
 

@@ -15,6 +15,7 @@ from app.db import Database
 from app.nodes import REGISTRY
 from app.services import keys
 from tests.api.conftest import DEFINITION, Caller, data, refused
+from tests.api.definitions import publishable
 
 BROKEN = {"nodes": [{"id": "start", "kind": "trigger"}, {"id": "x", "kind": "nothing"}]}
 
@@ -289,6 +290,21 @@ def test_connectors_serve_their_kinds_and_subtypes(connected: Flask, db: Databas
 
 
 # -- publishing looks
+
+
+def test_a_time_that_is_over_is_a_warning(api: Caller) -> None:
+    def told(**config: Any) -> list[str]:
+        node = {"id": "start", "kind": "trigger", "subtype": "periodic", "config": config}
+        asked = {"definition": publishable(trigger=node)}
+        found = data(api.post("metronomes/validate", asked))
+        assert found["valid"]
+        return [f"{issue['code']} {issue['field']}" for issue in found["issues"]]
+
+    over = ["schedule_is_over definition.nodes.0.config.scheduledTime"]
+    assert told(scheduleType="one-time", scheduledTime="2020-01-31T08:00:00Z") == over
+    assert told(scheduledTime="2020-01-31T08:00:00", scheduleTimezone="Asia/Tokyo") == over
+    assert told(scheduleType="one-time", scheduledTime="2999-01-31T08:00:00Z") == []
+    assert told(scheduleType="cron", cronExpression="0 0 1 1 *") == []
 
 
 def test_what_is_not_valid_is_not_published(api: Caller) -> None:

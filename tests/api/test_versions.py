@@ -176,7 +176,8 @@ def test_what_was_only_run_has_no_number_and_never_changes(api: Caller, metronom
         version = data(api.get(path))
         assert version["definition"] == publishable(said)
         assert (version["version"], version["label"]) == (None, None)
-        refused(api.patch(path, {"description": "x"}), 409, "version_not_saved")
+        told = refused(api.patch(path, {"description": "x"}), 409, "version_not_saved")
+        assert "save its definition" in told["message"]
         refused(api.post(f"{path}/publish", {}), 409, "version_not_saved")
         refused(api.delete(path), 409, "version_not_saved")
         assert data(api.get(path)) == version
@@ -253,6 +254,14 @@ def test_a_version_is_saved_once_for_a_key(api: Caller, metronome: str, db: Data
     assert len(audits(db, version["id"])) == 1
     elsewhere = api.new_metronome()
     assert data(api.post(f"{elsewhere}/versions", body), 201)["id"] != version["id"]
+
+
+def test_what_was_made_for_a_test_can_not_be_saved(api: Caller, metronome: str) -> None:
+    body = {"selection": {"nodeId": "say"}}
+    version_id = data(api.post(f"{metronome}/test-runs", body), 201)["versionId"]
+    path = f"{metronome}/versions/{version_id}"
+    told = refused(api.patch(path, {"description": "x"}), 409, "version_not_saved")
+    assert "save its" not in told["message"]
 
 
 def test_another_organizations_version_is_nothing_to_compare_with(

@@ -52,9 +52,10 @@ def test_mistakes_are_told_without_a_traceback(run: Any) -> None:
     unknown = run("revoke", "key_9")
     assert unknown.exit_code == 1
     assert "key_9" in unknown.output
-    empty = run("create", "--name", "", "--user", "ada")
-    assert empty.exit_code == 2
-    assert "--name" in empty.output
+    for nothing in ("", "  "):
+        empty = run("create", "--name", nothing, "--user", "ada")
+        assert empty.exit_code == 2
+        assert "--name" in empty.output
     away = CliRunner(env={"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}).invoke(
         keys, ["list"]
     )

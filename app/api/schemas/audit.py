@@ -15,6 +15,7 @@ from app.api.schemas.base import (
     Named,
     PageQuery,
     Text,
+    id_cursor,
     moment,
 )
 
@@ -45,6 +46,7 @@ class Actions(fields.List[str]):
 class AuditQuery(PageQuery):
     """Which audit events to list."""
 
+    cursor = id_cursor("evt")
     metronome_id = Text(1, 100, metadata={"description": "Only those of this workflow."})
     run_id = Text(1, 100, metadata={"description": "Only those of this run."})
     version_id = Text(

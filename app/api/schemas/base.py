@@ -69,6 +69,21 @@ class Text(fields.String):
         return value
 
 
+class Name(Text):
+    """A text of up to 200 characters in which there is something to see."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(1, 200, metadata={"pattern": r"\S"}, **options)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        name = super()._deserialize(value, attr, data, **kwargs)
+        if name and not name.strip():
+            raise ma.ValidationError("is blank")
+        return name
+
+
 class Choice(fields.String):
     """One of a few words."""
 
@@ -165,18 +180,38 @@ CREATED_AFTER = "Only what was created at this time or later."
 CREATED_BEFORE = "Only what was created before this time."
 
 
+class Cursor(Text):
+    """What the page before has told as ``next_cursor``: it names a thing of this list."""
+
+    def __init__(self, pattern: str) -> None:
+        told = "The `next_cursor` of the page before: what comes behind it."
+        super().__init__(1, 100, pattern=pattern, metadata={"description": told})
+        self._kind = re.compile(pattern)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> str:
+        if not (isinstance(value, str) and self._kind.fullmatch(value)):
+            raise ma.ValidationError("is no cursor of this list: send a next_cursor of it")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def id_cursor(prefix: str) -> Cursor:
+    """The cursor of a list of things whose ids begin with ``prefix``, such as ``run``."""
+    return Cursor(f"{prefix}_[A-Za-z0-9_-]+")
+
+
+def number_cursor() -> Cursor:
+    """The cursor of a list of things that have numbers."""
+    return Cursor("[0-9]{1,9}")
+
+
 class PageQuery(Query):
-    """Which part of a list is wanted."""
+    """Which part of a list is wanted. Each list adds its ``cursor``."""
 
     # 0 is what the SDK sends when it is asked for nothing.
     limit = QueryNumber(0, paging.MAX_LIMIT, paging.DEFAULT_LIMIT, "How many, at the most.")
     offset = QueryNumber(0, paging.MAX_OFFSET, 0, "How many to pass over.")
-    cursor = Text(
-        1,
-        100,
-        pattern="[A-Za-z0-9_-]+",
-        metadata={"description": "The `next_cursor` of the page before: what comes behind it."},
-    )
 
 
 def moment(told: str, *, nullable: bool = True) -> fields.String:

@@ -13,11 +13,13 @@ from app.api.schemas.base import (
     JsonObject,
     ListAnswer,
     Moment,
+    Name,
     Named,
     PageQuery,
     QueryFlag,
     Statuses,
     Text,
+    id_cursor,
     moment,
 )
 from app.store.schema import METRONOME_STATUSES, ON_LIMIT
@@ -58,7 +60,7 @@ class ConcurrencyBody(Input):
 class MetronomeBody(Input):
     """A workflow that is to be created."""
 
-    name = Text(1, 200, required=True)
+    name = Name(required=True)
     definition = JsonObject(metadata=_DEFINITION)
     description = Text(0, 10_000, allow_none=True)
     status = Choice(_NOT_ARCHIVED)
@@ -75,7 +77,7 @@ class MetronomeBody(Input):
 class MetronomeChanges(Input):
     """What is to be changed; null clears description, triggerSummary and concurrency."""
 
-    name = Text(1, 200)
+    name = Name()
     definition = JsonObject(metadata=_DEFINITION)
     description = Text(0, 10_000, allow_none=True)
     status = Choice(METRONOME_STATUSES)
@@ -86,6 +88,7 @@ class MetronomeChanges(Input):
 class MetronomesQuery(PageQuery):
     """Which workflows to list."""
 
+    cursor = id_cursor("met")
     status = Statuses(METRONOME_STATUSES)
     include_archived = QueryFlag(
         load_default=False,

@@ -24,7 +24,9 @@ from app.api.schemas.base import (
     QueryNumber,
     Statuses,
     Text,
+    id_cursor,
     moment,
+    number_cursor,
 )
 from app.domain.lifecycle import RUN_STATUSES, STEP_STATUSES
 from app.services.runs import MAX_STEPS
@@ -112,6 +114,7 @@ class RunChanges(Input):
 class RunsQuery(PageQuery):
     """Which runs to list."""
 
+    cursor = id_cursor("run")
     status = Statuses(RUN_STATUSES)
     q = Text(
         0,
@@ -131,6 +134,7 @@ class RunsQuery(PageQuery):
 class ChildrenQuery(PageQuery):
     """Which of the runs that a run started to list."""
 
+    cursor = id_cursor("run")
     status = Statuses(RUN_STATUSES)
 
 
@@ -139,12 +143,7 @@ class StepsQuery(Query):
 
     limit = QueryNumber(1, MAX_STEPS, MAX_STEPS, "How many, at the most.")
     offset = QueryNumber(0, paging.MAX_OFFSET, 0, "How many to pass over.")
-    cursor = Text(
-        1,
-        9,
-        pattern="[0-9]+",
-        metadata={"description": "The `next_cursor` of the page before: what comes behind it."},
-    )
+    cursor = number_cursor()
 
 
 class RunQuery(Query):

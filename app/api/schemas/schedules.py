@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from marshmallow import fields
 
-from app.api.schemas.base import ListAnswer, Named, PageQuery, Text, moment
+from app.api.schemas.base import ListAnswer, Named, PageQuery, Text, id_cursor, moment
 
 
 class SchedulesQuery(PageQuery):
     """Which schedules to list."""
 
+    cursor = id_cursor("trg")
     metronome_id = Text(1, 100, metadata={"description": "Only those of this workflow."})
 
 

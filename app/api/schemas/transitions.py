@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
-from app.api.schemas.base import Choice, Flag, ListAnswer, Named, OptionalBody, Text, moment
+from app.api.schemas.base import (
+    Choice,
+    Cursor,
+    Flag,
+    ListAnswer,
+    Named,
+    OptionalBody,
+    PageQuery,
+    Text,
+    moment,
+)
 from app.domain.lifecycle import RUN_STATUSES
 
 
@@ -26,6 +36,12 @@ class RetryBody(OptionalBody):
         load_default="start",
         metadata={"description": "`failed`: behind the nodes that have finished."},
     )
+
+
+class ApprovalsQuery(PageQuery):
+    """Which part of what waits is wanted."""
+
+    cursor = Cursor("step_[A-Za-z0-9]+_[0-9]{6,9}")
 
 
 class DecisionBody(OptionalBody):

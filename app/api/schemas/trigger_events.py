@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
-from app.api.schemas.base import ListAnswer, Named, PageQuery, Statuses, Text, moment
+from app.api.schemas.base import ListAnswer, Named, PageQuery, Statuses, Text, id_cursor, moment
 from app.store.schema import EVENT_STATUSES
 
 TYPE = "[A-Za-z0-9][A-Za-z0-9_.:-]*"
@@ -13,8 +13,15 @@ TYPE = "[A-Za-z0-9][A-Za-z0-9_.:-]*"
 class TriggerEventsQuery(PageQuery):
     """Which deliveries to list."""
 
+    cursor = id_cursor("tev")
     status = Statuses(EVENT_STATUSES)
     trigger_type = Text(1, 64, pattern=TYPE)
+
+
+class TriggerSummaryQuery(PageQuery):
+    """Which part of the summaries is wanted; each is named by its last event."""
+
+    cursor = id_cursor("tev")
 
 
 class TriggerEventSchema(Named):

@@ -21,7 +21,9 @@ from app.api.schemas.base import (
     QueryNumber,
     Statuses,
     Text,
+    id_cursor,
     moment,
+    number_cursor,
 )
 from app.domain.jsonvalue import same_json
 from app.store.schema import VERSION_STATUSES
@@ -114,9 +116,16 @@ class UnpublishBody(OptionalBody):
     description = Text(0, _MAX_DESCRIPTION, allow_none=True)
 
 
+class DeploymentsQuery(PageQuery):
+    """Which part of the history is wanted."""
+
+    cursor = id_cursor("evt")
+
+
 class VersionsQuery(PageQuery):
     """Which versions to list."""
 
+    cursor = number_cursor()
     status = Statuses(VERSION_STATUSES)
 
 

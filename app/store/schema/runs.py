@@ -39,6 +39,8 @@ runs = Table(
     # the trigger nodes at which it begins; NULL: those of its type
     Column("entry_nodes", JSON),
     Column("idempotency_key", Text),
+    # the call of a function trigger that started it, where that may have another idempotency key
+    Column("event_key", Text),
     Column("status", Text, nullable=False),
     Column("input", JSON, nullable=False),
     Column("output", JSON),
@@ -177,6 +179,13 @@ runs = Table(
         "idempotency_key",
         unique=True,
         postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index(
+        "runs_event",
+        "metronome_id",
+        "event_key",
+        unique=True,
+        postgresql_where=text("event_key IS NOT NULL"),
     ),
 )
 

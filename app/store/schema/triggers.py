@@ -67,6 +67,8 @@ trigger_events = Table(
     Column("payload", JSON, nullable=False),
     # a sample, with which somebody tried a trigger out: the event itself may still come
     Column("sample", Boolean, nullable=False, server_default=text("false")),
+    # it was ignored for a reason that may have gone when the same event is delivered again
+    Column("passing", Boolean, nullable=False, server_default=text("false")),
     time_column("created_at"),
     CheckConstraint(one_of("status", EVENT_STATUSES), name="trigger_events_status"),
     # lists are put together from one part for each status
@@ -80,6 +82,18 @@ trigger_events = Table(
         "trigger_type",
         "source_event_id",
         postgresql_where=text("source_event_id IS NOT NULL AND NOT sample"),
+    ),
+    # of the same event, delivered several times at once, one is recorded as ignored
+    Index(
+        "trigger_events_ignored_once",
+        "organization_id",
+        "trigger_type",
+        "source_event_id",
+        text("coalesce(metronome_id, '')"),
+        unique=True,
+        postgresql_where=text(
+            "status = 'ignored' AND source_event_id IS NOT NULL AND NOT sample"
+        ),
     ),
 )
 
@@ -113,6 +127,7 @@ webhooks = Table(
     Column("sha256", LargeBinary, nullable=False, unique=True),
     time_column("created_at"),
     time_column("revoked_at", nullable=True),
+    time_column("used_at", nullable=True),  # by a delivery that did not name it; to the minute
     # deliveries with a wrong signature that were recorded within this minute: not all of them are
     time_column("refused_at", nullable=True),
     Column("refused_count", Integer, nullable=False, server_default=text("0")),
