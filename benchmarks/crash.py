@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from app.services import transitions
+from app.services import concurrency, transitions
 from benchmarks import checks, report, workflows
 from benchmarks.checks import Violations
 from benchmarks.report import Figure, percentile
@@ -83,7 +83,9 @@ def kill(bench: Bench, process: Process, *, cancel: bool) -> Kill:
     done = Kill(bench.sql("SELECT clock_timestamp()")[0][0], {row[0]: row[1] for row in held})
     if cancel and held:
         run_id, _, metronome_id = random.choice(held)
-        answer = transitions.cancel(bench.db, bench.actor, metronome_id, run_id)
+        answer = transitions.cancel(
+            bench.db, bench.actor, metronome_id, run_id, free=concurrency.leave
+        )
         if answer.moved:
             done.cancelled = run_id
     return done

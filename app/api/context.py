@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from flask import Flask, current_app, g
@@ -12,6 +12,8 @@ from app.db import Database
 from app.domain.connectors import Connector, load
 from app.domain.models import Actor
 from app.services.notify import DueNotifier
+from app.services.places import Places
+from app.store.concurrency import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Shared:
     settings: Settings
     db: Database
     notifier: DueNotifier
+    places: Places
     connectors: Mapping[str, Connector]  # by name; publishing looks whether they are there
 
 
@@ -31,7 +34,7 @@ def install(app: Flask, settings: Settings) -> None:
     """
     db = Database(settings.database_url or "", pool_size=settings.web_threads)
     connectors = load(settings.connectors_file)
-    app.extensions["metronome"] = Shared(settings, db, DueNotifier(db), connectors)
+    app.extensions["metronome"] = Shared(settings, db, DueNotifier(db), Places(db), connectors)
 
 
 def shared() -> Shared:
@@ -54,6 +57,11 @@ def actor() -> Actor:
     """Who sent the current request."""
     found: Actor = g.actor
     return found
+
+
+def free_places(groups: Iterable[Group], by: Actor | None = None) -> None:
+    """Have places in these groups given on, after the answer: that takes locks."""
+    shared().places.free(groups, by)
 
 
 def tell_due() -> None:

@@ -11,7 +11,7 @@ from werkzeug.exceptions import BadRequest
 
 from app.api import arguments
 from app.api.blueprint import Blueprint
-from app.api.context import db, tell_due
+from app.api.context import db, free_places, tell_due
 from app.api.schemas.triggers import GithubQuery, InboundAnswer
 from app.api.triggers import delivered
 from app.domain.errors import ValueRefused
@@ -93,12 +93,15 @@ def deliver_github_event(query: dict[str, Any]) -> Response:
     event = request.headers.get("X-GitHub-Event", "").strip()
     if not _NAME.fullmatch(event):
         raise BadRequest("X-GitHub-Event must name the event, as in: push")
-    payload, raw = _payload(body)
     headers = Headers(event, delivery or None)
     try:
-        return delivered(service.deliver(db(), actor, headers, payload, raw, tell=tell_due))
-    except ValueRefused as error:
-        raise BadRequest(error.message) from None
+        payload, raw = _payload(body)
+        found = service.deliver(db(), actor, headers, payload, raw, tell=tell_due, free=free_places)
+    except (BadRequest, ValueRefused) as error:
+        reason = (error.description if isinstance(error, BadRequest) else error.message) or ""
+        service.record_unusable(db(), actor, headers, reason)
+        raise BadRequest(reason) from None
+    return delivered(found)
 
 
 def _payload(body: bytes) -> tuple[dict[str, Any], str]:

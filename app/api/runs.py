@@ -9,7 +9,7 @@ from flask import Response
 
 from app.api import dump, idempotency
 from app.api.blueprint import Blueprint
-from app.api.context import actor, db, tell_due
+from app.api.context import actor, db, free_places, tell_due
 from app.api.paging import listed, page
 from app.api.schemas.base import DeletedAnswer
 from app.api.schemas.runs import (
@@ -76,7 +76,7 @@ def create_run(body: starts.RunRequest, metronome_id: str) -> Response:
     (`concurrency_limit`, with `runIds`: those at work).
     """
     wanted = replace(body, idempotency_key=idempotency.key(body.idempotency_key))
-    run, new = starts.create(db(), actor(), metronome_id, wanted, tell=tell_due)
+    run, new = starts.create(db(), actor(), metronome_id, wanted, tell=tell_due, free=free_places)
     return dump.answer({"data": dump.run(run)}, 201 if new else 200, idempotency.headers(new))
 
 

@@ -9,7 +9,7 @@ from flask import Response
 
 from app.api import dump, idempotency
 from app.api.blueprint import Blueprint
-from app.api.context import actor, connectors, db, tell_due
+from app.api.context import actor, connectors, db, free_places, tell_due
 from app.api.schemas.runs import RunAnswer
 from app.api.schemas.test_runs import DraftRunBody, PreviewAnswer, SliceRunBody
 from app.domain.models import Run
@@ -49,7 +49,8 @@ def test_run(body: starts.RunRequest, metronome_id: str) -> Response:
     version named. Every node does what it does in any run. The triggerType is `manual_test`.
     """
     wanted = _with_key(body)
-    return _answer(*starts.create(db(), actor(), metronome_id, wanted, tell=tell_due))
+    made = starts.create(db(), actor(), metronome_id, wanted, tell=tell_due, free=free_places)
+    return _answer(*made)
 
 
 @test_runs.operation(
@@ -64,7 +65,8 @@ def create_test_run(body: service.SliceRequest, metronome_id: str) -> Response:
     `not_connected` where the selection does not hang together.
     """
     wanted = replace(body, run=_with_key(body.run))
-    return _answer(*service.create(db(), actor(), metronome_id, wanted, tell=tell_due))
+    made = service.create(db(), actor(), metronome_id, wanted, tell=tell_due, free=free_places)
+    return _answer(*made)
 
 
 @test_runs.operation(

@@ -9,7 +9,7 @@ from flask import Response
 
 from app.api import dump
 from app.api.blueprint import Blueprint
-from app.api.context import actor, db
+from app.api.context import actor, db, free_places
 from app.api.schemas.base import EmptyBody
 from app.api.schemas.runs import RunAnswer
 from app.api.schemas.transitions import ResumeBody, RetryBody
@@ -67,7 +67,7 @@ def cancel_run(_: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     above, where there is one, goes on: its step fails, or takes its error edge.
     No body is needed: it may be absent, empty or `{}`, with any Content-Type.
     """
-    done = service.cancel(db(), actor(), metronome_id, run_id)
+    done = service.cancel(db(), actor(), metronome_id, run_id, free=free_places)
     return _stopped("Cancel", service.cancel_outcome(done), done)
 
 
@@ -117,7 +117,7 @@ def resume_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response
     where a run above is paused, and with `run_ended` where the run has ended.
     """
     confirm = body["confirm_in_doubt_replay"]
-    done = service.resume(db(), actor(), metronome_id, run_id, confirm=confirm)
+    done = service.resume(db(), actor(), metronome_id, run_id, confirm=confirm, free=free_places)
     headers = {"Resume-Outcome": service.resume_outcome(done)}
     return dump.answer({"data": dump.run(done.run)}, headers=headers)
 
@@ -140,9 +140,8 @@ def retry_run(body: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     another state, and with `nested_run` where another run started it: retry that one.
     """
     afresh = body["start"] == "start"
-    return dump.answer(
-        {"data": dump.run(service.retry(db(), actor(), metronome_id, run_id, afresh=afresh))}
-    )
+    run = service.retry(db(), actor(), metronome_id, run_id, afresh=afresh, free=free_places)
+    return dump.answer({"data": dump.run(run)})
 
 
 def _stopped(action: str, outcome: str, done: Transitioned) -> Response:

@@ -9,7 +9,7 @@ from flask import Response
 
 from app.api import dump, idempotency
 from app.api.blueprint import Blueprint
-from app.api.context import actor, db, tell_due
+from app.api.context import actor, db, free_places, tell_due
 from app.api.schemas.triggers import (
     CallBody,
     DeliveredAnswer,
@@ -57,7 +57,7 @@ def deliver_event(body: dict[str, Any]) -> Response:
         source_event_id=body.get("source_event_id"),
         summary=body.get("summary"),
     )
-    return delivered(deliveries.deliver(db(), actor(), given, tell=tell_due))
+    return delivered(deliveries.deliver(db(), actor(), given, tell=tell_due, free=free_places))
 
 
 def delivered(events: list[TriggerEvent]) -> Response:
@@ -99,7 +99,14 @@ def call_function_trigger(body: dict[str, Any], metronome_id: str, slug: str) ->
     )
     key = idempotency.key(body.get("idempotency_key"))
     found = service.call(
-        db(), actor(), metronome_id, slug, given, idempotency_key=key, tell=tell_due
+        db(),
+        actor(),
+        metronome_id,
+        slug,
+        given,
+        idempotency_key=key,
+        tell=tell_due,
+        free=free_places,
     )
     return _outcome(found)
 
@@ -127,7 +134,9 @@ def test_trigger(body: service.Trial, metronome_id: str) -> Response:
     """
     key = idempotency.key(body.run.idempotency_key)
     trial = service.Trial(body.given, replace(body.run, idempotency_key=key))
-    return _outcome(service.test(db(), actor(), metronome_id, trial, tell=tell_due))
+    return _outcome(
+        service.test(db(), actor(), metronome_id, trial, tell=tell_due, free=free_places)
+    )
 
 
 def _outcome(found: service.Outcome) -> Response:

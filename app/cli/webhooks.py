@@ -46,6 +46,7 @@ def create(name: str, organization: str, user: str, secret: str | None, as_json:
     else:
         click.echo(secret)
         click.echo(f"{made.id} is for {organization}. Its path is {path}", err=True)
+        click.echo("Use it with ?webhook=: no other webhook's secret is tried then.", err=True)
 
 
 @webhooks.command("list")

@@ -9,25 +9,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from email.utils import getaddresses
 from typing import Any, Final
 
 _SHOWN = 200  # characters of a filter in a reason
 _WIDEST = 1_000  # values that a filter looks at, of a payload with long lists
+_MAX_HEADER = 100_000  # characters of a text with several addresses
 
 RAW: Final = ""  # the path of the whole payload, as text
+# What stands in headers, and is put into the payload for the run: no part of what came.
+ADDED: Final = ("githubEvent", "githubDelivery")
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
     """One field of a trigger's config: how it is compared, and with which paths of the payload.
 
-    ``default`` is what a payload means that has none of them.
+    ``otherwise`` are looked at where the payload has none of these; ``default`` is what it means
+    that has none at all.
     """
 
     field: str
     how: str  # contains, equals, is or command
     paths: tuple[str, ...]
     default: str | None = None
+    otherwise: tuple[str, ...] = ()
 
 
 def _contains(wanted: str, value: str) -> bool:
@@ -52,12 +58,25 @@ def _command(wanted: str, value: str) -> bool:
 
 
 def _local_part(wanted: str, value: str) -> bool:
-    """Whether an address such as ``Ada <ada@example.org>`` is of that mailbox."""
-    return _equals(wanted, _bare(value).partition("@")[0])
+    """Whether one of the addresses, such as ``Ada <ada@example.org>``, is of that mailbox."""
+    return any(_equals(wanted, one.partition("@")[0]) for one in _addresses(value, wanted))
 
 
 def _address(wanted: str, value: str) -> bool:
-    return _equals(_bare(wanted), _bare(value))
+    address = _bare(wanted)
+    return any(_equals(address, one) for one in _addresses(value, address))
+
+
+def _addresses(value: str, wanted: str) -> list[str]:
+    """The addresses of a text, as the header of an email holds several of them; none where
+    ``wanted`` is nowhere in it."""
+    if not _contains(wanted, value):  # to read such a text takes long
+        return []
+    try:
+        found = [address for _, address in getaddresses([value[:_MAX_HEADER]]) if address]
+    except (IndexError, RecursionError, ValueError):  # comments in comments, and the like
+        found = []
+    return found or [_bare(value)]
 
 
 def _bare(address: str) -> str:
@@ -81,8 +100,13 @@ _GITHUB_BRANCHES = (
     "ref",
     "pull_request.head.ref",
     "pull_request.base.ref",
+    "base_ref",
+    "branch",
     "workflow_run.head_branch",
+    "workflow_job.head_branch",
     "check_run.check_suite.head_branch",
+    "check_run.pull_requests.head.ref",
+    "check_run.pull_requests.base.ref",
     "check_suite.head_branch",
     "branches.name",
     "deployment.ref",
@@ -130,7 +154,8 @@ FILTERS: Final[Mapping[str, tuple[Filter, ...]]] = {
         Filter(
             "ticketToStatus",
             "equals",
-            ("toStatus", "status", "ticket.status", "changes.status.to"),
+            ("toStatus", "changes.status.to"),
+            otherwise=("status", "ticket.status"),
         ),
         Filter(
             "ticketCommentContains",
@@ -170,7 +195,10 @@ def mismatch(
         wanted = _wanted(config.get(one.field))
         if not wanted:
             continue
-        found = [raw] if one.paths == (RAW,) else list(_values(payload, one.paths))
+        if one.paths == (RAW,):
+            found = [raw, *_unescaped(payload, raw)]
+        else:
+            found = list(_values(payload, one.paths)) or list(_values(payload, one.otherwise))
         if not found and one.default is not None:
             found = [one.default]
         compare = COMPARE[one.how]
@@ -190,6 +218,19 @@ def _wanted(value: Any) -> list[str]:
     several = value if isinstance(value, list) else [value]
     texts = [_text(one) for one in several]
     return [text.strip() for text in texts if text is not None and text.strip()]
+
+
+def _unescaped(payload: Mapping[str, Any], raw: str) -> Iterator[str]:
+    """The texts of a payload that its text as it came may show in another way."""
+    left = [value for name, value in payload.items() if name not in ADDED]
+    while "\\" in raw and left:
+        value = left.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            left.extend(value)
+        elif isinstance(value, Mapping):
+            left.extend(value.values())
 
 
 def _values(payload: Mapping[str, Any], paths: tuple[str, ...]) -> Iterator[str]:

@@ -38,6 +38,7 @@ PRESETS: Final[Mapping[str, str]] = {
 }
 LATEST, SKIP = "latest", "skip"
 CATCH_UP_SECONDS: Final = 60
+SKIP_SECONDS: Final = 15  # of the catch-up at least, where what is missed gets no run
 MAX_CATCH_UP_SECONDS: Final = 31 * 24 * 3600
 MAX_INTERVAL_SECONDS: Final = 366 * 24 * 3600
 _SECOND = timedelta(seconds=1)
@@ -203,7 +204,8 @@ def _read(config: Mapping[str, Any], faults: _Faults) -> Schedule | None:
     if kind is None:
         return None
     times = _READERS[kind](config, zone, faults)
-    late = timedelta(seconds=catch_up or 0)
+    # Every run begins a little behind its due time: a moment's delay is to skip none.
+    late = timedelta(seconds=max(catch_up or 0, SKIP_SECONDS if missed == SKIP else 0))
     return None if times is None else Schedule(kind, zone, late, missed, **times)
 
 

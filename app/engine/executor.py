@@ -4,7 +4,7 @@
     workers         take one run each from boundary to boundary (interpreter.py)
     monitor         renew leases, read statuses, deadlines, sweep (monitor.py)
     scheduler       start the runs of schedules (scheduler.py)
-    places          give runs that wait for a place in their group one that is free (places.py)
+    places          give runs that wait for a place in their group one that is free (services)
     listener        notifications, which make all of it happen sooner (listener.py)
 
 Any number of these processes may run on any number of hosts; they meet in the database only.
@@ -37,12 +37,12 @@ from app.engine.link import Disconnected, Link
 from app.engine.listener import Listener
 from app.engine.monitor import Monitor
 from app.engine.nested import Nested
-from app.engine.places import Places
 from app.engine.scheduler import Scheduler
 from app.engine.writer import GaveUp, Writer
 from app.nodes import RUNNABLE
 from app.nodes.base import NodeKind, NodeLimits
 from app.services.notify import DueNotifier
+from app.services.places import Places
 from app.store import executors, leases
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class Executor:
             listening=lambda: self._listener.live,
         )
         self._notifier = DueNotifier(self._db)
-        self._scheduler = Scheduler(self._db, tell=self._on_started)
+        self._scheduler = Scheduler(self._db, tell=self._on_started, free=self._places.free)
         self._monitor = Monitor(
             self._db,
             self._holds,
@@ -128,7 +128,6 @@ class Executor:
         """Claim and walk runs until ``drain``; then let go of everything, in order."""
         for worker in self._workers:
             worker.start()
-        self._places.start()
         self._monitor.start()
         self._scheduler.start()
         if self._options.limits.connectors:  # without any there is nobody to tell
@@ -226,9 +225,8 @@ class Executor:
             self._work.put(None)
         self._listener.end()
         self._courier.end()
-        self._places.end()
         self._monitor.end()
-        self._places.join(JOIN_SECONDS)
+        self._places.close(JOIN_SECONDS)
         self._scheduler.join(JOIN_SECONDS)
         self._notifier.close()
         self._monitor.join(JOIN_SECONDS)  # or it would say once more that this executor lives

@@ -20,7 +20,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from app.db import Database
 from app.domain.errors import Conflict
 from app.engine.link import is_passing
-from app.services import schedules
+from app.services import concurrency, schedules
+from app.services.concurrency import Free
 from app.store.schedules import Due
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,13 @@ class Away(Exception):
 class Scheduler(threading.Thread):
     """Starts what is due until ``end``."""
 
-    def __init__(self, db: Database, *, tell: Callable[[], None]) -> None:
+    def __init__(
+        self, db: Database, *, tell: Callable[[], None], free: Free = concurrency.leave
+    ) -> None:
         super().__init__(name="scheduler", daemon=True)
         self._db = db
         self._tell = tell
+        self._free = free
         self._wake = threading.Event()
         self._ending = threading.Event()
         self._waits_until: float | None = None  # in monotonic time; None: until it is nudged
@@ -105,7 +109,7 @@ class Scheduler(threading.Thread):
     def _fire(self, due: Due) -> bool:
         """Deal with one due time, if it still is; one schedule's fault keeps no other waiting."""
         try:
-            return schedules.fire(self._db, due, tell=self._tell)
+            return schedules.fire(self._db, due, tell=self._tell, free=self._free)
         except Conflict as error:
             raise Away(error.message) from error
         except Exception as error:

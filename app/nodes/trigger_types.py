@@ -47,7 +47,8 @@ def _filters(trigger_type: str) -> tuple[Field, ...]:
 
 
 def _filter(one: Filter) -> Field:
-    where = " or ".join(path or "the whole payload" for path in one.paths)
+    paths = (*one.paths, *one.otherwise)
+    where = " or ".join(path or "the whole payload" for path in paths)
     told = f"Only events where {where} {_HOW[one.how]}; of a list, one of these. Absent: all."
     return Field(one.field, {**_FILTER, "description": told})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -22,7 +22,10 @@ log = logging.getLogger(__name__)
 
 EXECUTOR = "executor"  # who acts, in the audit, where no key does
 MAX_KEY_BYTES = 500  # of a group's key, in UTF-8: it stands in an index
-_ROUNDS = 20  # of one group; what is left then is done by the next who looks
+_ROUNDS = 3  # of one group, at once; each may cancel so many of the oldest
+
+# Who gives on the places that have become free in groups, later: ``Places.free``, or ``leave``.
+Free = Callable[[Iterable[Group], Actor | None], None]
 
 
 def key_of(
@@ -51,47 +54,78 @@ def scope_of_run(run_id: str, metronome_id: str, version_id: str) -> dict[str, A
     return {"id": run_id, "metronomeId": metronome_id, "versionId": version_id, "attempt": 1}
 
 
-def settle(db: Database, groups: Iterable[Group], actor: Actor | None = None) -> None:
+def settle(db: Database, groups: Iterable[Group], actor: Actor | None = None) -> list[Group]:
     """Give the free places of these groups to those that wait for them.
 
     Where the workflow's policy is to cancel the oldest, they are cancelled first, by ``actor``, or
-    without one by the executor in the name of the workflow's owner. Never raises because of the
+    without one by the executor in the name of the workflow's owner. Of each group only so many at
+    once: the groups in which there is more to do are answered. Never raises because of the
     database: what could not be done now is done by the executors' sweep.
     """
     left = list(dict.fromkeys(groups))
     done: set[Group] = set()
+    locked: set[str] = set()
+    unfinished: list[Group] = []
     try:
         while left:
             group = left.pop()
-            if group not in done:
-                done.add(group)
-                left.extend(_settle_in_time(db, group, actor))
+            if group in done or group[0] in locked:
+                continue
+            done.add(group)
+            try:
+                others, more = _settle(db, group, actor)
+            except DBAPIError as error:
+                if not _is_locked(error):
+                    raise
+                # Somebody else has this workflow for long: those of others don't wait for it.
+                locked.add(group[0])
+                continue
+            left.extend(others)
+            if more:
+                unfinished.append(group)
     except SQLAlchemyError as error:
         log.warning("places are given later", extra={"error": str(error).strip()})
+    for metronome_id in locked:
+        log.warning("places are given later", extra={"metronomeId": metronome_id, "why": "locked"})
+    return unfinished
 
 
-def _settle_in_time(db: Database, group: Group, actor: Actor | None) -> list[Group]:
-    """Settle a group, unless somebody else has its workflow for long: other groups don't wait."""
+def make_room(db: Database, group: Group, actor: Actor) -> list[Group]:
+    """Cancel the oldest of a group for a run that ``actor`` has just created, and admit it.
+
+    So many at most that the caller can wait for it. The groups in which there is more to do are
+    answered, this one or those of runs below the ones that were cancelled. Never raises because of
+    the database.
+    """
     try:
-        return _settle(db, group, actor)
-    except DBAPIError as error:
-        if getattr(error.orig, "pgcode", None) != LOCKED:
-            raise
-        log.warning("places are given later", extra={"metronomeId": group[0], "error": "locked"})
-        return []
+        others, more = _settle(db, group, actor)
+    except SQLAlchemyError as error:
+        log.warning("places are given later", extra={"error": str(error).strip()})
+        return [group]
+    return [*others, group] if more else others
 
 
-def _settle(db: Database, group: Group, actor: Actor | None) -> list[Group]:
-    """Settle one group; the others in which the runs that were cancelled have left places."""
-    left: list[Group] = []
+def leave(groups: Iterable[Group], actor: Actor | None = None) -> None:
+    """Leave these groups to the executors' sweep."""
+
+
+def _is_locked(error: DBAPIError) -> bool:
+    return getattr(error.orig, "pgcode", None) == LOCKED
+
+
+def _settle(db: Database, group: Group, actor: Actor | None) -> tuple[list[Group], bool]:
+    """Settle one group; the others in which the runs that were cancelled have left places, and
+    whether there is more to do in this one."""
+    others: dict[Group, None] = {}
     for _ in range(_ROUNDS):
         with db.connect() as connection:
             settled = concurrency.settle(connection, group)
         if settled is None or not (settled.excess or settled.again):
-            break
+            return list(others), False
         for run_id in settled.excess:
-            left.extend(_cancel(db, group, run_id, settled, actor))
-    return [other for other in left if other != group]
+            others |= dict.fromkeys(_cancel(db, group, run_id, settled, actor))
+        others.pop(group, None)
+    return list(others), True
 
 
 def _cancel(

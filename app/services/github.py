@@ -10,9 +10,11 @@ from sqlalchemy import Connection
 
 from app.db import Database
 from app.domain.errors import Unauthorized
+from app.domain.matching import ADDED
 from app.domain.models import Actor, NewEvent, TriggerEvent
 from app.ids import new_id
-from app.services import deliveries, webhooks
+from app.services import concurrency, deliveries, webhooks
+from app.services.concurrency import Free
 from app.services.deliveries import Delivery
 from app.services.webhooks import Proof
 from app.store import trigger_events, triggers
@@ -57,20 +59,40 @@ def deliver(
     raw: str,
     *,
     tell: Callable[[], None],
+    free: Free = concurrency.leave,
 ) -> list[TriggerEvent]:
     """Hand an event to the workflows that listen; ``raw`` is the payload's text as it came.
 
     What runs get as input is the payload, with ``githubEvent`` and ``githubDelivery``: those stand
     in headers. Raises ValueRefused.
     """
-    told = {**payload, "githubEvent": headers.event}
+    event_field, delivery_field = ADDED
+    told = {**payload, event_field: headers.event}
     if headers.delivery is not None:
-        told["githubDelivery"] = headers.delivery
+        told[delivery_field] = headers.delivery
     given = Delivery(TRIGGER_TYPE, told, raw, headers.delivery, _summary(headers.event, payload))
     if headers.event != PING:
-        return deliveries.deliver(db, actor, given, tell=tell)
+        return deliveries.deliver(db, actor, given, tell=tell, free=free)
     reason = "GitHub tries the webhook out"
     return deliveries.record(db, actor, [], [deliveries.ignored(given.event(), reason, None)])
+
+
+def record_unusable(db: Database, actor: Actor, headers: Headers, reason: str) -> None:
+    """Record a delivery whose payload can't be kept, for the workflows that listen."""
+
+    def record(connection: Connection) -> None:
+        organization = actor.organization_id
+        given = [
+            deliveries.unusable(
+                NewEvent(new_id("tev"), TRIGGER_TYPE, headers.delivery, headers.event, "{}"),
+                reason,
+                metronome_id,
+            )
+            for metronome_id in _told(connection, organization)
+        ]
+        trigger_events.insert(connection, organization, given)
+
+    db.read(record)
 
 
 def _summary(event: str, payload: dict[str, Any]) -> str:
@@ -91,8 +113,6 @@ def _record_refusal(
         organization = webhook_store.count_refusal(connection, webhook_id)
         if organization is None:
             return
-        listening = triggers.listeners(connection, organization, TRIGGER_TYPE)
-        told: list[str | None] = list(dict.fromkeys(one.metronome_id for one in listening))
         # Its payload is anybody's, and so is its id: no replay of it is looked for.
         summary = f"webhook {webhook_id}" + (
             f", delivery {source_event_id}" * bool(source_event_id)
@@ -104,9 +124,16 @@ def _record_refusal(
                 reason,
                 metronome_id,
             )
-            for metronome_id in told[:_MOST_TOLD] or [None]
+            for metronome_id in _told(connection, organization)
         ]
         trigger_events.insert(connection, organization, refused)
 
     with db.connect() as connection:
         record(connection)
+
+
+def _told(connection: Connection, organization_id: str) -> list[str | None]:
+    """The workflows for which a delivery is recorded that none of them sees; at least None."""
+    listening = triggers.listeners(connection, organization_id, TRIGGER_TYPE)
+    told: list[str | None] = list(dict.fromkeys(one.metronome_id for one in listening))
+    return told[:_MOST_TOLD] or [None]

@@ -1,15 +1,20 @@
-"""Publishing: which version of a workflow runs, and what its triggers start."""
+"""Publishing: which version of a workflow runs, and what its triggers start.
+
+To look at a large definition takes a while, so that is done before the workflow is locked; where
+another one is found there then, it is done again.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
 from app.db import Database
 from app.domain.connectors import Connector
-from app.domain.errors import Conflict, NotFound
+from app.domain.errors import Conflict, Invalid, NotFound
 from app.domain.models import Actor, Deployment, Metronome, Page, Version
 from app.ids import new_id
 from app.services import definitions, listening, validation
@@ -18,6 +23,23 @@ from app.services import versions as version_service
 from app.store import metronomes, publishing, saved_versions, triggers, versions
 
 Connectors = Mapping[str, Connector]
+_TRIES = 5  # while others change what is to be published
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What was found of a definition: its fault, if it can't be published.
+
+    ``revision`` is what the version had then, or for the draft the workflow; None where the
+    definition came with the request.
+    """
+
+    revision: int | None
+    fault: Invalid | None
+
+
+class _Changed(Exception):
+    """What is to be published is not what was looked at."""
 
 
 def publish(
@@ -39,7 +61,13 @@ def publish(
     version was only run).
     """
     stored = _stored(changes)
-    with db.transaction() as connection:
+
+    def look(connection: Connection) -> _Looked:
+        found = versions.get(connection, actor.organization_id, metronome_id, version_id)
+        draft = None if found is None else (found.definition, found.revision)
+        return _look(connection, actor, metronome_id, changes, draft, connectors)
+
+    def act(connection: Connection, looked: _Looked) -> Metronome:
         before = _locked(connection, actor, metronome_id, expected, version_service.not_found())
         changed = saved_versions.change(connection, actor, metronome_id, version_id, stored)
         if changed is None:
@@ -47,7 +75,9 @@ def publish(
         version = changed.version
         if version.status != versions.PUBLISHED or changed.outcome == "refused":
             version_service.check_can_change(version, "published" if not stored else "changed")
-        return _publish(connection, actor, before, version, connectors)
+        return _publish(connection, actor, before, version, version.revision, looked)
+
+    return _once_looked_at(db, look, act)
 
 
 def publish_draft(
@@ -65,13 +95,21 @@ def publish_draft(
     of it is one transaction. Raises as ``publish``.
     """
     stored = _stored(changes)
-    with db.transaction() as connection:
+
+    def look(connection: Connection) -> _Looked:
+        found = metronomes.get(connection, actor.organization_id, metronome_id)
+        draft = None if found is None else (found.definition, found.revision)
+        return _look(connection, actor, metronome_id, changes, draft, connectors)
+
+    def act(connection: Connection, looked: _Looked) -> Metronome:
         before = _locked(connection, actor, metronome_id, expected, metronome_service.not_found())
         if "definition" in stored:
             definition = {"definition": stored["definition"]}
             metronomes.update(connection, actor, metronome_id, definition)
         version = _of_draft(connection, actor, before, stored)
-        return _publish(connection, actor, before, version, connectors)
+        return _publish(connection, actor, before, version, before.revision, looked)
+
+    return _once_looked_at(db, look, act)
 
 
 def unpublish(
@@ -106,6 +144,43 @@ def deployments(db: Database, actor: Actor, metronome_id: str, part: Page) -> li
         return found
 
     return db.read(query)
+
+
+def _once_looked_at(
+    db: Database,
+    look: Callable[[Connection], _Looked],
+    act: Callable[[Connection, _Looked], Metronome],
+) -> Metronome:
+    """What ``act`` answers in a transaction, when that finds what ``look`` had found before."""
+    for _ in range(_TRIES):
+        looked = db.read(look)
+        try:
+            with db.transaction() as connection:
+                return act(connection, looked)
+        except _Changed:
+            continue
+    raise Conflict("the metronome is being changed just now; send the request again")
+
+
+def _look(
+    connection: Connection,
+    actor: Actor,
+    metronome_id: str,
+    changes: Mapping[str, Any],
+    found: tuple[dict[str, Any], int] | None,
+    connectors: Connectors,
+) -> _Looked:
+    """Whether a definition can be published: that of ``changes``, else the one that was found."""
+    definition, revision = changes.get("definition"), None
+    if definition is None:
+        if found is None:
+            return _Looked(-1, None)  # there is nothing; what comes meanwhile has another number
+        definition, revision = found
+    try:
+        validation.demand_publishable(connection, actor, metronome_id, definition, connectors)
+    except Invalid as fault:
+        return _Looked(revision, fault)
+    return _Looked(revision, None)
 
 
 def _stored(changes: Mapping[str, Any]) -> dict[str, str | None]:
@@ -165,11 +240,15 @@ def _publish(
     actor: Actor,
     before: Metronome,
     version: Version,
-    connectors: Connectors,
+    revision: int,
+    looked: _Looked,
 ) -> Metronome:
+    """Publish a version; ``revision`` is to be that of what was looked at."""
     is_now = version.id == before.published_version_id and before.status == publishing.ACTIVE
-    if not is_now:
-        validation.demand_publishable(connection, actor, before.id, version.definition, connectors)
+    if not is_now and looked.revision not in (None, revision):
+        raise _Changed
+    if not is_now and looked.fault is not None:
+        raise looked.fault
     listens = listening.of_definition(connection, version.id, version.definition)
     if is_now:
         triggers.sync(connection, actor.organization_id, before.id, listens)

@@ -20,7 +20,8 @@ from app.domain.jsonvalue import dumps
 from app.domain.models import Actor, NewEvent, Page
 from app.domain.schedule import TRIGGER_TYPE, Schedule, parse, settle
 from app.ids import new_id
-from app.services import deliveries, starts
+from app.services import concurrency, deliveries, starts
+from app.services.concurrency import Free
 from app.services.starts import RunRequest
 from app.store import schedules, trigger_events
 from app.store.schedules import Due, Listed
@@ -73,13 +74,15 @@ def upcoming(db: Database, *, limit: int) -> list[Due]:
     return db.read(lambda connection: schedules.upcoming(connection, limit=limit))
 
 
-def fire(db: Database, due: Due, *, tell: Callable[[], None]) -> bool:
+def fire(
+    db: Database, due: Due, *, tell: Callable[[], None], free: Free = concurrency.leave
+) -> bool:
     """Deal with a due time: start a run for it, or record why there is none, and go on.
 
     False where the workflow was paused or published anew since it was read: nothing was done. For
     one that is paused just now, no run begins after that has been answered. ``tell`` is called once
-    there is a run that can begin. Database errors pass through, and so does a Conflict that another
-    try may not meet; nothing is lost by either.
+    there is a run that can begin; ``free`` is as in ``starts.create``. Database errors pass
+    through, and so does a Conflict that another try may not meet; nothing is lost by either.
     """
     try:
         plan = parse(due.config)
@@ -92,7 +95,7 @@ def fire(db: Database, due: Due, *, tell: Callable[[], None]) -> bool:
         unmatched.append(_missed(due, plan, settled.start))
     if settled.start is not None:
         try:
-            refused = _start(db, due, plan, settled.start, tell)
+            refused = _start(db, due, plan, settled.start, tell, free)
         except Stopped:
             return False
         if refused is not None:
@@ -113,7 +116,12 @@ def give_up(db: Database, due: Due, reason: str) -> None:
 
 
 def _start(
-    db: Database, due: Due, plan: Schedule, moment: datetime, tell: Callable[[], None]
+    db: Database,
+    due: Due,
+    plan: Schedule,
+    moment: datetime,
+    tell: Callable[[], None],
+    free: Free,
 ) -> Unmatched | None:
     """Start the run of a due time; why that was refused, or None. Raises Stopped."""
     payload = _payload(due, plan, moment)
@@ -128,7 +136,7 @@ def _start(
     )
     actor = Actor(SCHEDULER, due.user_id, due.organization_id)
     try:
-        run, created = starts.create(db, actor, due.metronome_id, wanted, tell=tell)
+        run, created = starts.create(db, actor, due.metronome_id, wanted, tell=tell, free=free)
     except Conflict as error:
         if error.code == Conflict.code:  # somebody was faster, again and again
             raise

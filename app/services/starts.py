@@ -16,6 +16,7 @@ from app.domain.shape import MAX_BYTES
 from app.ids import new_id
 from app.services import concurrency, definitions, idempotency
 from app.services import metronomes as metronome_service
+from app.services.concurrency import Free
 from app.store import metronomes, runs, starts, versions
 from app.store.concurrency import CANCEL_OLDEST, REJECT, Policy
 from app.store.starts import Created, Grouped, NewRun
@@ -33,6 +34,7 @@ class RunRequest:
     checked by us. ``event`` is what started the run: it is recorded with it, as matched.
     ``waits`` lets the run wait for a place where the workflow's limit would reject it.
     ``entry_nodes`` are the triggers at which it begins; where none is named, those of its type.
+    ``event_key`` is a second idempotency key, which is never shown: of the event itself.
     ``while_published`` is for what a trigger starts, with its version: there is no run once the
     workflow was paused or that version was taken back.
     """
@@ -46,6 +48,7 @@ class RunRequest:
     trigger_type: str = "manual"
     entry_nodes: tuple[str, ...] = ()
     idempotency_key: str | None = None
+    event_key: str | None = None
     max_attempts: int = 1
     timeout_ms: int | None = None
     attached_project_id: str | None = None
@@ -62,12 +65,14 @@ def create(
     wanted: RunRequest,
     *,
     tell: Callable[[], None],
+    free: Free = concurrency.leave,
 ) -> tuple[Run, bool]:
     """Queue a run; the run, and False where its idempotency key had been used: the run of then.
 
     Where the workflow limits its runs, the run may have to wait for a place (``run.admitted``), and
-    others may be cancelled for it. ``tell`` is called once there is a new run that can begin, and
-    must not block.
+    others may be cancelled for it: where these are very many, ``free`` is told of the group, in
+    which there is more to do. ``tell`` is called once there is a new run that can begin. Neither
+    may block.
 
     Raises NotFound, Invalid (definition, versionId, the concurrency key; without an event also an
     idempotency key of a run of another trigger type), or Conflict: archived (metronome_archived),
@@ -83,6 +88,7 @@ def create(
         entry_nodes=_entry_nodes(wanted),
         input=dumps(wanted.input, wanted.input_field, max_bytes=MAX_INPUT_BYTES),
         idempotency_key=wanted.idempotency_key,
+        event_key=wanted.event_key,
         max_attempts=wanted.max_attempts,
         timeout_ms=wanted.timeout_ms,
         attached_project_id=wanted.attached_project_id,
@@ -101,7 +107,7 @@ def create(
     if run.admitted:
         tell()
     elif policy is not None and policy.on_limit == CANCEL_OLDEST:
-        run = _make_room(db, actor, run)
+        run = _make_room(db, actor, run, free)
     return run, True
 
 
@@ -185,9 +191,10 @@ def _group(new: NewRun, policy: Policy, wanted: RunRequest, version_id: str) -> 
     return Grouped(key, policy.expression)
 
 
-def _make_room(db: Database, actor: Actor, run: Run) -> Run:
+def _make_room(db: Database, actor: Actor, run: Run, free: Free) -> Run:
     """Cancel the oldest runs of the group; the new run as it is then."""
-    concurrency.settle(db, [(run.metronome_id, run.concurrency_key or "")], actor)
+    group = (run.metronome_id, run.concurrency_key or "")
+    free(concurrency.make_room(db, group, actor), actor)
     now = db.read(
         lambda connection: runs.get(connection, run.organization_id, run.metronome_id, run.id)
     )
@@ -240,10 +247,10 @@ def _of_draft(connection: Connection, actor: Actor, metronome_id: str) -> str:
 
 
 def _earlier(connection: Connection, actor: Actor, new: NewRun) -> Run | None:
-    if new.idempotency_key is None:
+    if new.idempotency_key is None:  # without one there is no event's key either
         return None
     return starts.with_idempotency_key(
-        connection, actor.organization_id, new.metronome_id, new.idempotency_key
+        connection, actor.organization_id, new.metronome_id, new.idempotency_key, new.event_key
     )
 
 

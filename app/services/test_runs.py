@@ -21,8 +21,9 @@ from app.domain.shape import MAX_BYTES, check_shape
 from app.domain.slices import Slice, cut
 from app.nodes import REGISTRY, RUNNABLE
 from app.nodes.base import NodeLimits
-from app.services import definitions, starts
+from app.services import concurrency, definitions, starts
 from app.services import metronomes as metronome_service
+from app.services.concurrency import Free
 from app.services.starts import MAX_INPUT_BYTES, RunRequest
 from app.store import metronomes, versions
 from app.store import starts as stored_runs
@@ -103,11 +104,12 @@ def create(
     wanted: SliceRequest,
     *,
     tell: Callable[[], None],
+    free: Free = concurrency.leave,
 ) -> tuple[Run, bool]:
     """Queue a test; the run, and False where its idempotency key had been used: the run of then.
 
-    ``tell`` is as in ``starts.create``. Raises what that and ``preview`` raise, and Invalid where
-    the definition that came with the request is not sound.
+    ``tell`` and ``free`` are as in ``starts.create``. Raises what that and ``preview`` raise, and
+    Invalid where the definition that came with the request is not sound.
     """
 
     def read(connection: Connection) -> dict[str, Any] | Run:
@@ -123,7 +125,7 @@ def create(
         definitions.checked(found)
     part = _cut(found, wanted)
     run = replace(wanted.run, definition=part.definition, version_id=None, derived=True)
-    return starts.create(db, actor, metronome_id, run, tell=tell)
+    return starts.create(db, actor, metronome_id, run, tell=tell, free=free)
 
 
 def _earlier(

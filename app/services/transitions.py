@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -29,9 +28,9 @@ from app.domain.models import (
     Run,
     Transitioned,
 )
-from app.services import concurrency
+from app.services.concurrency import Free
 from app.services.runs import not_found
-from app.store import retries, runs, transitions
+from app.store import retries, transitions
 
 _ENDED: Mapping[str, Ended] = {
     COMPLETED: "already_completed",
@@ -40,13 +39,16 @@ _ENDED: Mapping[str, Ended] = {
 }
 
 
-def cancel(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Transitioned:
+def cancel(
+    db: Database, actor: Actor, metronome_id: str, run_id: str, *, free: Free
+) -> Transitioned:
     """Cancel a run and all below it; one that has ended is answered as it is. Raises NotFound.
 
-    The places that they had in their groups go to those that wait for them.
+    ``free`` is told of the groups in which they have left places, and must not block: that takes
+    the lock on a workflow, which a cancel never waits for.
     """
     done = _stop(db, CANCEL, actor, metronome_id, run_id)
-    concurrency.settle(db, done.groups)
+    free(done.groups, None)
     return done
 
 
@@ -83,12 +85,19 @@ def _stop(
 
 
 def resume(
-    db: Database, actor: Actor, metronome_id: str, run_id: str, *, confirm: bool = False
+    db: Database,
+    actor: Actor,
+    metronome_id: str,
+    run_id: str,
+    *,
+    free: Free,
+    confirm: bool = False,
 ) -> Transitioned:
     """Let a paused run go on, with all that its pause has paused; one that is not paused is
     answered as it is.
 
-    ``confirm`` runs nodes again that may have run. Raises NotFound, or Conflict where the run has
+    ``confirm`` runs nodes again that may have run. ``free`` is told of the groups in which runs
+    want places now, as with ``cancel``. Raises NotFound, or Conflict where the run has
     ended (run_ended), is in doubt and that is not confirmed (in_doubt), or is below a run that is
     paused (paused_by_parent).
     """
@@ -102,19 +111,8 @@ def resume(
         raise not_found()
     if not done.moved:
         _check_resumable(done)
-    return replace(done, run=_settled(db, actor, done))
-
-
-def _settled(db: Database, actor: Actor, done: Transitioned) -> Run:
-    """The run, once those of its tree that wait for a place have got one where there was one."""
-    run = done.run
-    if not done.groups:
-        return run
-    concurrency.settle(db, done.groups, actor)
-    now = db.read(
-        lambda connection: runs.get(connection, run.organization_id, run.metronome_id, run.id)
-    )
-    return now or run
+    free(done.groups, actor)
+    return done
 
 
 def resume_outcome(done: Transitioned) -> ResumeOutcome:
@@ -146,11 +144,14 @@ def _check_resumable(done: Transitioned) -> None:
     )
 
 
-def retry(db: Database, actor: Actor, metronome_id: str, run_id: str, *, afresh: bool) -> Run:
+def retry(
+    db: Database, actor: Actor, metronome_id: str, run_id: str, *, afresh: bool, free: Free
+) -> Run:
     """Queue a run once more that has failed, was cancelled, or is in doubt.
 
-    ``afresh`` from the start, else behind its finished steps. Raises NotFound, or Conflict where
-    the run is nested (nested_run) or in another state (not_retryable).
+    ``afresh`` from the start, else behind its finished steps. ``free`` is told of the groups in
+    which it wants a place, or what was below it has left one, as with ``cancel``. Raises NotFound,
+    or Conflict where the run is nested (nested_run) or in another state (not_retryable).
     """
     with db.connect() as connection:
         done = retries.retry(connection, actor, metronome_id, run_id, afresh=afresh)
@@ -158,7 +159,8 @@ def retry(db: Database, actor: Actor, metronome_id: str, run_id: str, *, afresh:
         raise not_found()
     run = done.run
     if done.moved:
-        return _settled(db, actor, done)
+        free(done.groups, actor)
+        return run
     if run.parent_run_id is not None:
         above = run.root_run_id
         raise Conflict(

@@ -13,13 +13,15 @@ from app.domain.errors import Conflict, MetronomeError, NotFound
 from app.domain.matching import mismatch
 from app.domain.models import Actor, Metronome, NewEvent, Page, Run, TriggerEvent
 from app.domain.trigger_rows import FUNCTION, MANUAL, MANUAL_TEST, triggers_of, type_of
-from app.services import definitions, deliveries, starts
+from app.services import concurrency, definitions, deliveries, starts
 from app.services import metronomes as metronome_service
+from app.services.concurrency import Free
 from app.services.deliveries import MAX_REASON, Delivery
 from app.services.starts import RunRequest
 from app.store import metronomes, trigger_events, trigger_summaries, triggers
-from app.store.trigger_events import EventFilter, Unmatched
+from app.store.trigger_events import EventFilter
 from app.store.trigger_summaries import Summary
+from app.store.triggers import Called
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,48 +54,73 @@ def call(
     *,
     idempotency_key: str | None,
     tell: Callable[[], None],
+    free: Free = concurrency.leave,
 ) -> Outcome:
     """Call the function trigger ``slug`` of what the workflow has published.
 
-    Raises NotFound (no such workflow, or no such slug), Conflict where it is not published, paused
-    or at its limit, and what ``starts.create`` raises; all but an unknown workflow is recorded.
+    An event with a source id starts one run of that trigger, whatever ``idempotency_key`` it comes
+    with; and so does the key. ``tell`` and ``free`` are as in ``starts.create``. Raises NotFound
+    (no such workflow, or no such slug), Conflict where it is not published, paused or at its limit,
+    and what ``starts.create`` raises; all but an unknown workflow is recorded.
     """
-    called = db.read(
-        lambda connection: triggers.called(connection, actor.organization_id, metronome_id, slug)
-    )
-    if called is None:
-        raise metronome_service.not_found()
-    refusal: MetronomeError | None = None
+    event = given.event()
+    source = given.source_event_id
+    own_key = None if source is None else f"{FUNCTION}:{slug}:{source}"
+    refusal: MetronomeError
+    for _ in range(deliveries.TRIES):
+        called = db.read(
+            lambda connection: triggers.called(
+                connection, actor.organization_id, metronome_id, slug
+            )
+        )
+        if called is None:
+            raise metronome_service.not_found()
+        if called.listener is None or called.listener.paused:
+            refusal = _refusal(called, slug)
+            break
+        wanted = RunRequest(
+            input=given.payload,
+            input_field="payload",
+            version_id=called.listener.version_id,
+            trigger_type=FUNCTION,
+            entry_nodes=(called.listener.node_id,),
+            idempotency_key=idempotency_key or own_key,
+            event_key=own_key,
+            while_published=True,
+            event=event,
+        )
+        try:
+            return _start(db, actor, metronome_id, wanted, tell, free)
+        except Conflict as error:
+            if error.code != deliveries.NOT_PUBLISHED:
+                raise
+            refusal = error  # was another version published since? It may have this trigger, too.
+    deliveries.record(db, actor, [], [deliveries.refused(event, refusal, metronome_id)])
+    raise refusal
+
+
+def _refusal(called: Called, slug: str) -> MetronomeError:
+    """Why a trigger can't be called that is not there, or does not listen."""
     if called.metronome_status == metronomes.ARCHIVED:
-        refusal = Conflict("the metronome is archived", code="metronome_archived")
-    elif not called.is_published:
+        return Conflict("the metronome is archived", code="metronome_archived")
+    if not called.is_published:
         message = "the metronome has no published version: publish it first"
-        refusal = Conflict(message, code="not_published")
-    elif called.listener is None:
+        return Conflict(message, code=deliveries.NOT_PUBLISHED)
+    if called.listener is None:
         message = f"the published version has no function trigger with the slug {slug}"
-        refusal = NotFound(message, code="trigger_not_found")
-    elif called.listener.paused:
-        message = f"the metronome is {called.metronome_status}; set its status to active"
-        refusal = Conflict(message, code="metronome_paused")
-    if refusal is not None or called.listener is None:
-        unmatched = deliveries.ignored(given.event(), str(refusal), metronome_id)
-        deliveries.record(db, actor, [], [unmatched])
-        raise refusal or NotFound("there is no such trigger", code="trigger_not_found")
-    wanted = RunRequest(
-        input=given.payload,
-        input_field="payload",
-        version_id=called.listener.version_id,
-        trigger_type=FUNCTION,
-        entry_nodes=(called.listener.node_id,),
-        idempotency_key=idempotency_key or given.idempotency_key,
-        while_published=True,
-        event=given.event(),
-    )
-    return _start(db, actor, metronome_id, wanted, tell)
+        return NotFound(message, code="trigger_not_found")
+    message = f"the metronome is {called.metronome_status}; set its status to active"
+    return Conflict(message, code="metronome_paused")
 
 
 def test(
-    db: Database, actor: Actor, metronome_id: str, trial: Trial, *, tell: Callable[[], None]
+    db: Database,
+    actor: Actor,
+    metronome_id: str,
+    trial: Trial,
+    *,
+    tell: Callable[[], None],
+    free: Free,
 ) -> Outcome:
     """Deliver a sample to the workflow's draft, or to the definition that came along.
 
@@ -111,7 +138,7 @@ def test(
     event = given.event()
     matching, reasons = _matching(definition, given)
     wanted = _with_event(trial.run, given, event, matching)
-    outcome = _start(db, actor, metronome_id, wanted, tell)
+    outcome = _start(db, actor, metronome_id, wanted, tell, free)
     return replace(outcome, mismatch="; ".join(reasons)[:MAX_REASON] or None)
 
 
@@ -157,18 +184,24 @@ def _matching(definition: dict[str, Any], given: Delivery) -> tuple[tuple[str, .
 
 
 def _start(
-    db: Database, actor: Actor, metronome_id: str, wanted: RunRequest, tell: Callable[[], None]
+    db: Database,
+    actor: Actor,
+    metronome_id: str,
+    wanted: RunRequest,
+    tell: Callable[[], None],
+    free: Free,
 ) -> Outcome:
+    """Start the run of a delivery. What is raised is recorded, unless another try may help."""
     event = wanted.event
     if event is None:
         raise AssertionError("a delivery without an event")
     try:
-        run, new = starts.create(db, actor, metronome_id, wanted, tell=tell)
+        run, new = starts.create(db, actor, metronome_id, wanted, tell=tell, free=free)
         if not new:
             starts.check_same_type(run, wanted.trigger_type)
     except deliveries.REFUSALS as error:
-        unmatched: Unmatched = deliveries.refused(event, error, metronome_id)
-        deliveries.record(db, actor, [], [unmatched])
+        if getattr(error, "code", "") != deliveries.NOT_PUBLISHED:
+            deliveries.record(db, actor, [], [deliveries.refused(event, error, metronome_id)])
         raise
     recorded = deliveries.record(db, actor, [run.trigger_event_id or event.id], [])
     return Outcome(recorded[0] if recorded else None, run, new)

@@ -78,11 +78,16 @@ def authenticate(db: Database, body: bytes, proof: Proof) -> Secret:
     """Whose webhook a delivery is for. Raises Unauthorized.
 
     A signature counts alone, even where there is a secret too. It is compared in constant time, and
-    so is a secret for a webhook that is named; one that is not is looked up by its hash.
+    so is a secret for a webhook that is named; one that is not is looked up by its hash. Without
+    the name of the webhook those secrets are tried that were used last: the message tells where
+    there are more.
     """
+    advice = ""
     found = None
     if proof.signature is not None:
-        found = _by_signature(db, body, proof.signature, proof.webhook_id)
+        found, all_tried = _by_signature(db, body, proof.signature, proof.webhook_id)
+        if not all_tried:
+            advice = "; there are more secrets than are tried: name the webhook, with ?webhook=ID"
     elif proof.secret is not None:
         found = _by_secret(db, proof.secret, proof.webhook_id)
     if found is not None:
@@ -90,29 +95,36 @@ def authenticate(db: Database, body: bytes, proof: Proof) -> Secret:
     if proof.signature is None and proof.secret is None:
         message = "sign the delivery (x-hub-signature-256), or send the webhook's secret"
         raise Unauthorized(message, code="unsigned")
-    raise Unauthorized("this delivery is not signed with a valid secret", code="invalid_signature")
+    message = f"this delivery is not signed with a valid secret{advice}"
+    raise Unauthorized(message, code="invalid_signature")
 
 
 def _by_signature(
     db: Database, body: bytes, signature: str, webhook_id: str | None
-) -> Secret | None:
+) -> tuple[Secret | None, bool]:
+    """Whose signature it is, and whether all that it may be of were tried."""
     form = _SIGNATURE.fullmatch(signature.strip())
     if form is None:
-        return None
+        return None, True
     given = form[1].lower()
     tried: list[Secret]
+    all_tried = True
     if webhook_id is not None:
         named = db.read(lambda connection: webhooks.by_id(connection, webhook_id))
         tried = [named or Secret("", "", _NOTHING)]
     else:
         most = min(MAX_TRIED, max(1, MAX_HASHED // max(1, len(body))))
-        tried = db.read(lambda connection: webhooks.active(connection, limit=most))
+        active = db.read(lambda connection: webhooks.active(connection, limit=most + 1))
+        tried, all_tried = active[:most], len(active) <= most
     found = None
     for one in tried:
         expected = hmac.new(one.secret.encode(), body, hashlib.sha256).hexdigest()
         if hmac.compare_digest(expected, given) and one.webhook_id:
             found = one
-    return found
+    if found is not None and webhook_id is None:
+        with db.connect() as connection:
+            webhooks.used(connection, found.webhook_id)
+    return found, all_tried
 
 
 def _by_secret(db: Database, secret: str, webhook_id: str | None) -> Secret | None:

@@ -60,33 +60,39 @@ class Settled:
 
 
 # Where the policy is to cancel the oldest, only the newest of the group go on, as many as the limit
-# says; what has ended and is still in flight needs its place, but is no member any more.
+# says; what has ended and is still in flight needs its place, but is no member any more. To know
+# the next of the oldest that have to go, only so many more than the limit are looked at: very many
+# may wait.
 #
 # The runs are locked in the order of their ids, as everybody locks runs; those who are first in the
 # line are chosen before, without a lock.
 _SETTLE = f"""
 WITH policy AS MATERIALIZED (
-    SELECT m.organization_id, m.user_id, m.max_concurrent_runs AS most, m.on_limit
+    SELECT m.organization_id, m.user_id, m.max_concurrent_runs AS most,
+        CASE WHEN m.on_limit = '{CANCEL_OLDEST}' THEN CAST(m.max_concurrent_runs AS bigint) END
+            AS newest
     FROM metronomes m WHERE m.id = :metronome_id
 ),
 places AS MATERIALIZED (
     SELECT r.id, r.queued_at, r.completed_at IS NULL AS goes_on FROM runs r
     WHERE {OF_GROUP} AND {HAS_PLACE}
 ),
-members AS (
-    SELECT p.id, p.queued_at FROM places p WHERE p.goes_on
-    UNION ALL
+first_waiting AS MATERIALIZED (
     SELECT r.id, r.queued_at FROM runs r WHERE {OF_GROUP} AND {WAITS}
+    ORDER BY r.queued_at, r.id LIMIT (SELECT coalesce(newest + {MAX_EXCESS}, 0) FROM policy)
+),
+oldest AS MATERIALIZED (
+    SELECT m.id, m.queued_at FROM (
+        SELECT p.id, p.queued_at FROM places p WHERE p.goes_on
+        UNION ALL
+        SELECT w.id, w.queued_at FROM first_waiting w
+    ) m
+    WHERE EXISTS (SELECT FROM first_waiting)
+    ORDER BY m.queued_at, m.id LIMIT (SELECT coalesce(newest + {MAX_EXCESS}, 0) FROM policy)
 ),
 excess AS MATERIALIZED (
-    SELECT o.id, o.queued_at FROM (
-        SELECT * FROM members
-        WHERE EXISTS (
-                SELECT FROM policy WHERE on_limit = '{CANCEL_OLDEST}' AND most IS NOT NULL
-            )
-            AND EXISTS (SELECT FROM runs r WHERE {OF_GROUP} AND {WAITS})
-        ORDER BY queued_at DESC, id DESC OFFSET (SELECT most FROM policy)
-    ) o ORDER BY o.queued_at, o.id LIMIT {MAX_EXCESS}
+    SELECT id, queued_at FROM oldest ORDER BY queued_at, id
+    LIMIT (SELECT greatest((SELECT count(*) FROM oldest) - newest, 0) FROM policy)
 ),
 chosen AS MATERIALIZED (
     SELECT r.id FROM runs r

@@ -31,7 +31,8 @@ class NewRun:
     """What a run is created with; ``input`` and ``entry_nodes`` (a list) are JSON text.
 
     Without ``version_id`` it is a run of the published version where ``published`` says so and
-    there is one, else of the version that holds the workflow's draft. ``event`` started it.
+    there is one, else of the version that holds the workflow's draft. ``event`` started it;
+    ``event_key`` keeps it from starting another one, with whatever ``idempotency_key`` it comes.
     ``waits`` lets it wait for a place even where the workflow would reject it. With
     ``while_published`` it is queued only while the workflow is active and has published just this
     version: whoever is just taking it back, or pausing it, comes before it or after it; and it is
@@ -46,6 +47,7 @@ class NewRun:
     entry_nodes: str | None
     input: str
     idempotency_key: str | None
+    event_key: str | None
     max_attempts: int
     timeout_ms: int | None
     attached_project_id: str | None
@@ -137,20 +139,20 @@ WITH wanted AS MATERIALIZED (
 created AS (
     INSERT INTO runs AS r (id, organization_id, metronome_id, user_id, version_id,
         version_revision, trigger_type, trigger_event_id, entry_nodes, input, idempotency_key,
-        status, max_attempts, timeout_ms, attached_project_id, attached_ticket_id, concurrency_key,
-        admitted, due_at)
+        event_key, status, max_attempts, timeout_ms, attached_project_id, attached_ticket_id,
+        concurrency_key, admitted, due_at)
     SELECT :id, organization_id, id,
         CASE WHEN :while_published THEN user_id ELSE :actor_user_id END, version_id, revision,
         :trigger_type,
         {":trigger_event_id" if event else "NULL"}, CAST(:entry_nodes AS json),
-        CAST(:input AS json), :idempotency_key, '{QUEUED}', :max_attempts, :timeout_ms,
+        CAST(:input AS json), :idempotency_key, :event_key, '{QUEUED}', :max_attempts, :timeout_ms,
         :attached_project_id, :attached_ticket_id,
         {":group, (SELECT free FROM room)" if grouped else "NULL, true"}, clock_timestamp()
     FROM wanted
     WHERE status <> '{ARCHIVED}' AND version_status <> '{ARCHIVED_VERSION}'
       AND {_MATCHING if grouped else _ALL}
       {"AND is_published" if published else condition}
-    ON CONFLICT (metronome_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING {_RUN}
 ),
 audited AS (
@@ -216,27 +218,34 @@ def create(
     )
 
 
-_BY_IDEMPOTENCY_KEY = text(f"""
+_BY_KEY = text(f"""
 SELECT {_RUN} FROM runs r
-WHERE r.metronome_id = :metronome_id AND r.idempotency_key = :idempotency_key
-  AND r.organization_id = :organization_id
+WHERE r.organization_id = :organization_id AND r.id = coalesce(
+    (SELECT id FROM runs
+        WHERE metronome_id = :metronome_id AND idempotency_key = :idempotency_key),
+    (SELECT id FROM runs WHERE metronome_id = :metronome_id AND event_key = :event_key))
 """)
 
 
 def with_idempotency_key(
-    connection: Connection, organization_id: str, metronome_id: str, idempotency_key: str
+    connection: Connection,
+    organization_id: str,
+    metronome_id: str,
+    idempotency_key: str,
+    event_key: str | None = None,
 ) -> Run | None:
-    """The run that was created with this key.
+    """The run that was created with this key, else the one that the event of that key started.
 
     Not a part of ``create``: a run that is being committed while that statement waits for it is not
     in its snapshot.
     """
     row = connection.execute(
-        _BY_IDEMPOTENCY_KEY,
+        _BY_KEY,
         {
             "metronome_id": metronome_id,
             "organization_id": organization_id,
             "idempotency_key": idempotency_key,
+            "event_key": event_key,
         },
     ).one_or_none()
     return None if row is None else rows.run(row)

@@ -209,10 +209,7 @@ def of_source(
 _WITH_IDS = text(f"""
 SELECT {_EVENT} FROM trigger_events e
 WHERE e.id = ANY (:ids) AND e.organization_id = :organization_id
-UNION
-SELECT {_EVENT} FROM trigger_events e
-JOIN (SELECT * FROM trigger_events LIMIT 0) n ON true
-ORDER BY 1
+ORDER BY e.id
 """)
 
 
@@ -224,6 +221,30 @@ def with_ids(
         return []
     values = {"ids": list(ids), "organization_id": organization_id}
     return [event(row) for row in connection.execute(_WITH_IDS, values)]
+
+
+_IGNORED = text(f"""
+SELECT e.id FROM trigger_events e
+WHERE e.organization_id = :organization_id AND e.trigger_type = :trigger_type
+  AND e.source_event_id = :source_event_id AND coalesce(e.metronome_id, '') = ANY (:metronome_ids)
+  AND e.status = '{IGNORED}' AND NOT e.sample
+""")
+
+
+def ignored_before(
+    connection: Connection, organization_id: str, given: Sequence[Unmatched]
+) -> list[str]:
+    """The ids of the events that are recorded instead of these, which are of one delivery."""
+    missing = [one for one in given if one.status == IGNORED and one.event.source_event_id]
+    if not missing:
+        return []
+    values = {
+        "organization_id": organization_id,
+        "trigger_type": missing[0].event.trigger_type,
+        "source_event_id": missing[0].event.source_event_id,
+        "metronome_ids": [one.metronome_id or "" for one in missing],
+    }
+    return list(connection.execute(_IGNORED, values).scalars())
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,13 +184,23 @@ _LISTENERS = text(f"""
 SELECT {_COLUMNS}
 FROM triggers t JOIN metronomes m ON m.id = t.metronome_id
 WHERE t.organization_id = :organization_id AND t.trigger_type = :trigger_type
+  AND (CAST(:metronome_id AS text) IS NULL OR t.metronome_id = :metronome_id)
 ORDER BY t.id
 """)
 
 
-def listeners(connection: Connection, organization_id: str, trigger_type: str) -> list[Listener]:
-    """What listens for events of a type in an organization, paused ones as well."""
-    values = {"organization_id": organization_id, "trigger_type": trigger_type}
+def listeners(
+    connection: Connection,
+    organization_id: str,
+    trigger_type: str,
+    metronome_id: str | None = None,
+) -> list[Listener]:
+    """What listens for events of a type in an organization, or in one workflow; paused ones too."""
+    values = {
+        "organization_id": organization_id,
+        "trigger_type": trigger_type,
+        "metronome_id": metronome_id,
+    }
     return [Listener(*row) for row in connection.execute(_LISTENERS, values)]
 
 

@@ -113,7 +113,7 @@ _FOUND = "SELECT w.id, w.organization_id, w.secret FROM webhooks w WHERE w.revok
 
 _BY_ID = text(f"{_FOUND} AND w.id = :id")
 _BY_HASH = text(f"{_FOUND} AND w.sha256 = :sha256")
-_ACTIVE = text(f"{_FOUND} ORDER BY w.id LIMIT :limit")
+_ACTIVE = text(f"{_FOUND} ORDER BY coalesce(w.used_at, w.created_at) DESC, w.id LIMIT :limit")
 
 
 def by_id(connection: Connection, webhook_id: str) -> Secret | None:
@@ -129,8 +129,21 @@ def by_sha256(connection: Connection, sha256: bytes) -> Secret | None:
 
 
 def active(connection: Connection, *, limit: int) -> list[Secret]:
-    """The secrets of all organizations, the oldest first, ``limit`` at the most."""
+    """The secrets of all organizations, ``limit`` at the most: first those that were used last, or
+    made."""
     return [Secret(*row) for row in connection.execute(_ACTIVE, {"limit": limit})]
+
+
+# Once a minute is enough to have them in order.
+_USED = text("""
+UPDATE webhooks SET used_at = date_trunc('minute', clock_timestamp())
+WHERE id = :id AND used_at IS DISTINCT FROM date_trunc('minute', clock_timestamp())
+""")
+
+
+def used(connection: Connection, webhook_id: str) -> None:
+    """Note that a delivery was signed with this secret, and did not name it."""
+    connection.execute(_USED, {"id": webhook_id})
 
 
 # Counted in the row, so that a flood of wrong deliveries costs a look-up each, and no more.
@@ -139,7 +152,7 @@ UPDATE webhooks SET
     refused_count = CASE WHEN refused_at = date_trunc('minute', clock_timestamp())
         THEN refused_count + 1 ELSE 1 END,
     refused_at = date_trunc('minute', clock_timestamp())
-WHERE id = :id AND revoked_at IS NULL
+WHERE id = :id
   AND (refused_at IS DISTINCT FROM date_trunc('minute', clock_timestamp())
     OR refused_count < {REFUSALS_A_MINUTE})
 RETURNING organization_id
@@ -147,8 +160,8 @@ RETURNING organization_id
 
 
 def count_refusal(connection: Connection, webhook_id: str) -> str | None:
-    """Count a delivery that was refused; whose webhook it was for, or None where it is unknown,
-    revoked, or so many were refused within this minute that this one is not to be recorded."""
+    """Count a delivery that was refused; whose webhook it was for, or None where it is unknown, or
+    so many were refused within this minute that this one is not to be recorded."""
     found: str | None = connection.execute(_REFUSED, {"id": webhook_id}).scalar_one_or_none()
     return found
 

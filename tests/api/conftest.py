@@ -97,6 +97,7 @@ def app(database_url: str) -> Iterator[Flask]:
     """The API; it notifies nobody."""
     built = create_app(Settings(database_url=database_url, listen=False, max_body_bytes=100_000))
     yield built
+    built.extensions["metronome"].places.close()
     built.extensions["metronome"].db.close()
 
 

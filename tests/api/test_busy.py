@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from app.db import Database
 from tests.api import states
@@ -24,7 +25,7 @@ def test_nobody_waits_for_long_for_a_workflow_that_somebody_else_has_locked(
     published = api.new_metronome(called("go"))
     data(api.post(f"{published}/publish", {}))
     limited, _, saved = version().partition("/versions/")
-    wanted = [
+    wanted: list[tuple[str, str, Any]] = [
         ("PATCH", workflow(), {"name": "new"}),
         ("POST", f"{workflow()}/versions", {}),
         ("PATCH", version(), {"description": "new"}),

@@ -59,6 +59,7 @@ def test_mistakes_are_told_without_a_traceback(run: Any) -> None:
     for arguments, code, told in (
         (("revoke", "whk_9"), 1, "whk_9"),
         (("create", "--name", ""), 2, "--name"),
+        (("create", "--name", "  "), 2, "--name"),
         (("create", "--name", "n", "--secret", "short"), 1, "16 to 200"),
     ):
         result = run(*arguments)

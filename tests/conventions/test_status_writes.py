@@ -41,6 +41,7 @@ CLIENTS = ("cli",)
 # The same words where they are not the status of a run or a step.
 OTHER_MEANINGS = {
     "store/schema/workflows.py": {"paused"},  # a metronome's status
+    "store/metronomes.py": {"paused"},  # the same
     "store/schema/triggers.py": {"failed", "paused"},  # a delivery, a workflow
     "store/trigger_events.py": {"failed"},  # the same
     "api/dump/schedules.py": {"paused"},  # whether a schedule is

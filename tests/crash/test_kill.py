@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from app.services import transitions
+from app.services import concurrency, transitions
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
 from benchmarks import checks
 from tests.crash.conftest import NO_END, Crew
@@ -83,7 +83,9 @@ def test_a_run_cancelled_while_its_executor_was_dead_is_closed_and_never_resumed
     wait_for(lambda: crew.in_flight(run_id, "n1"))
     executor.kill9()
 
-    done = transitions.cancel(crew.bench.db, crew.bench.actor, plan.metronome_id, run_id)
+    done = transitions.cancel(
+        crew.bench.db, crew.bench.actor, plan.metronome_id, run_id, free=concurrency.leave
+    )
 
     assert (done.run.status, done.in_flight) == ("cancelled", ("n1",))
     cancelled = crew.run(run_id)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from app.domain.models import Run
-from app.services import starts, transitions
+from app.services import concurrency, starts, transitions
 from benchmarks import checks
 from benchmarks.server import Plan
 from tests.crash.conftest import Crew
@@ -70,7 +70,9 @@ def test_the_place_of_a_cancelled_run_whose_executor_was_killed_is_given_on(
     plan = _limited(crew, 1)
     first, second = _begin(crew, plan), _begin(crew, plan)
     wait_for(lambda: crew.in_flight(first.id, "n1"))
-    transitions.cancel(crew.bench.db, crew.bench.actor, plan.metronome_id, first.id)
+    transitions.cancel(
+        crew.bench.db, crew.bench.actor, plan.metronome_id, first.id, free=concurrency.leave
+    )
     executor.kill9()
     assert not crew.run(second.id)["admitted"]
     crew.open_gate()

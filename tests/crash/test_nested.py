@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from app.services import transitions
+from app.services import concurrency, transitions
 from benchmarks import checks
 from benchmarks.server import Plan
 from tests.crash.conftest import Crew
@@ -46,7 +46,9 @@ def test_a_tree_that_was_cancelled_while_its_executor_was_dead_is_closed(
     plan, (root, middle, bottom) = _tree(crew, wait_for)
     executor.kill9()
 
-    done = transitions.cancel(crew.bench.db, crew.bench.actor, plan.metronome_id, root)
+    done = transitions.cancel(
+        crew.bench.db, crew.bench.actor, plan.metronome_id, root, free=concurrency.leave
+    )
 
     assert done.nested_in_flight == ((bottom, "n1"),)
     assert {crew.run(one)["status"] for one in (root, middle, bottom)} == {"cancelled"}

@@ -168,7 +168,7 @@ def lose(lab: Lab, run: Run) -> None:
 
 def retry(lab: Lab, run: Run) -> None:
     """Queue the run once more, behind its finished steps."""
-    transitions.retry(lab.db, ACTOR, run.metronome_id, run.id, afresh=False)
+    transitions.retry(lab.db, ACTOR, run.metronome_id, run.id, afresh=False, free=lab.free)
     lab.tell()
 
 

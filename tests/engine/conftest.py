@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import orjson
@@ -22,7 +22,8 @@ from app.domain.outcomes import Done, Failed, Interrupted, Outcome
 from app.engine.executor import Executor, Options
 from app.nodes import RUNNABLE
 from app.nodes.base import Context, NodeKind, NodeLimits
-from app.services import metronomes, runs, starts, transitions
+from app.services import concurrency, metronomes, runs, starts, transitions
+from app.store.concurrency import Group
 from app.store.leases import DUE_CHANNEL
 from tests.connectors import connector
 from tests.processes import PATIENCE, wait_for
@@ -196,7 +197,23 @@ class Lab:
 
     def cancel(self, run: Run) -> Transitioned:
         """Cancel it as the API does."""
-        return transitions.cancel(self.db, ACTOR, run.metronome_id, run.id)
+        return transitions.cancel(self.db, ACTOR, run.metronome_id, run.id, free=self.free)
+
+    def resume(self, run: Run) -> Run:
+        """Resume it; the run as it is once places were given."""
+        transitions.resume(self.db, ACTOR, run.metronome_id, run.id, free=self.free)
+        return self.get(run)
+
+    def retry(self, run: Run) -> Run:
+        """Retry it from the start; the run as it is once places were given."""
+        transitions.retry(self.db, ACTOR, run.metronome_id, run.id, afresh=True, free=self.free)
+        return self.get(run)
+
+    def free(self, groups: Iterable[Group], actor: Actor | None = None) -> None:
+        """Give places on at once; a server does it in the background."""
+        left = list(groups)
+        while left:
+            left = concurrency.settle(self.db, left, actor)
 
     def until(self, run: Run, status: str) -> Run:
         """Wait until the run has this status, and nobody holds it."""
@@ -254,6 +271,7 @@ def api_url(database_url: str) -> Iterator[str]:
     server.shutdown()
     thread.join(10)
     server.server_close()
+    app.extensions["metronome"].places.close()
     app.extensions["metronome"].db.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.domain.models import Decision, Run
-from app.services import metronomes, publishing, transitions, versions
+from app.services import metronomes, publishing, versions
 from app.store import decisions
 from tests.engine.conftest import ACTOR, Lab, node
 from tests.engine.operators import child
@@ -65,7 +65,7 @@ def test_a_retry_runs_the_same_definition(lab: Lab) -> None:
     lab.cancel(run)
     versions.change(lab.db, ACTOR, workflow, version.id, {"definition": saying("second")})
     versions.archive(lab.db, ACTOR, workflow, version.id)
-    transitions.retry(lab.db, ACTOR, workflow, run.id, afresh=True)
+    lab.retry(run)
     lab.start()
     lab.until(run, "waiting_approval")
     approve(lab, run)

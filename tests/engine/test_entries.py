@@ -58,7 +58,7 @@ def test_an_event_begins_at_all_triggers_that_it_matches(
     given = deliveries.delivery("email", {"subject": subject})
     (event,) = deliveries.deliver(lab.db, ACTOR, given, tell=lab.tell)
     trial = Trial(deliveries.delivery("email", {"subject": subject}, sample=True), RunRequest())
-    tried = triggers.test(lab.db, ACTOR, metronome_id, trial, tell=lab.tell)
+    tried = triggers.test(lab.db, ACTOR, metronome_id, trial, tell=lab.tell, free=lab.free)
     lab.start()
     assert tried.run is not None
     nodes = expected | {f"after-{name}" for name in expected} | {"end"}

@@ -192,8 +192,7 @@ def test_a_paused_run_keeps_its_place(lab: Lab, sleeping: tuple[Run, Run]) -> No
     transitions.pause(lab.db, ACTOR, first.metronome_id, first.id)
     assert not lab.get(second).admitted
     assert stalled(lab) == ()
-    resumed = transitions.resume(lab.db, ACTOR, first.metronome_id, first.id).run
-    assert resumed.admitted
+    assert lab.resume(first).admitted
     assert not lab.get(second).admitted
 
 
@@ -204,7 +203,7 @@ def test_a_run_that_waits_and_is_paused_is_passed_over(lab: Lab) -> None:
     lab.cancel(first)
     assert not lab.get(second).admitted
     assert lab.get(third).admitted
-    assert not transitions.resume(lab.db, ACTOR, workflow, second.id).run.admitted
+    assert not lab.resume(second).admitted
     lab.cancel(third)
     assert lab.get(second).admitted
 
@@ -215,7 +214,7 @@ def test_a_run_that_is_resumed_takes_a_place_that_is_free(lab: Lab) -> None:
     transitions.pause(lab.db, ACTOR, workflow, second.id)
     lab.cancel(first)
     assert places(lab, workflow) == {}
-    assert transitions.resume(lab.db, ACTOR, workflow, second.id).run.admitted
+    assert lab.resume(second).admitted
 
 
 def test_a_cancelled_run_keeps_its_place_while_a_node_of_it_is_in_flight(lab: Lab) -> None:
@@ -235,8 +234,7 @@ def test_a_run_that_is_retried_waits_behind_those_who_came_before(lab: Lab) -> N
     workflow = limited(lab, 1)
     first, second, third = (lab.begin(workflow) for _ in range(3))
     lab.cancel(first)
-    again = transitions.retry(lab.db, ACTOR, workflow, first.id, afresh=True)
-    assert not again.admitted
+    assert not lab.retry(first).admitted
     lab.cancel(second)
     assert lab.get(third).admitted
     assert not lab.get(first).admitted
@@ -248,7 +246,7 @@ def test_a_run_that_is_retried_begins_at_once_where_there_is_a_place(lab: Lab) -
     workflow = limited(lab, 1)
     run = lab.begin(workflow)
     lab.cancel(run)
-    assert transitions.retry(lab.db, ACTOR, workflow, run.id, afresh=True).admitted
+    assert lab.retry(run).admitted
     lab.gate.open.set()
     lab.start()
     lab.until(run, "completed")
@@ -260,7 +258,7 @@ def test_a_retry_while_a_node_is_in_flight_keeps_the_place(lab: Lab) -> None:
     first, second = lab.begin(workflow), lab.begin(workflow)
     assert lab.gate.begun.wait(10)
     lab.cancel(first)
-    assert transitions.retry(lab.db, ACTOR, workflow, first.id, afresh=True).admitted
+    assert lab.retry(first).admitted
     assert not lab.get(second).admitted
     lab.gate.open.set()
     lab.until(first, "completed")
@@ -273,7 +271,7 @@ def test_a_retry_counts_as_the_newest_where_the_oldest_is_cancelled(lab: Lab) ->
     first = lab.begin(workflow)
     second = lab.begin(workflow)
     assert lab.get(first).status == "cancelled"
-    assert transitions.retry(lab.db, ACTOR, workflow, first.id, afresh=True).admitted
+    assert lab.retry(first).admitted
     assert lab.get(second).status == "cancelled"
 
 

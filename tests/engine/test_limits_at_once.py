@@ -242,9 +242,9 @@ def test_in_a_storm_there_are_never_more_at_work_than_the_limit_says(
                 elif deed == "pause":
                     transitions.pause(lab.db, ACTOR, workflow, run.id)
                 elif deed == "resume":
-                    transitions.resume(lab.db, ACTOR, workflow, run.id)
+                    transitions.resume(lab.db, ACTOR, workflow, run.id, free=lab.free)
                 else:
-                    transitions.retry(lab.db, ACTOR, workflow, run.id, afresh=True)
+                    lab.retry(run)
             except MetronomeError:
                 continue
 
@@ -256,7 +256,7 @@ def test_in_a_storm_there_are_never_more_at_work_than_the_limit_says(
         for metronome_id, run_id in sql(
             lab, "SELECT metronome_id, id FROM runs WHERE status = 'paused'"
         ):
-            transitions.resume(lab.db, ACTOR, metronome_id, run_id)
+            transitions.resume(lab.db, ACTOR, metronome_id, run_id, free=lab.free)
         wait_for(
             lambda: not sql(lab, "SELECT 1 FROM runs WHERE completed_at IS NULL"),
             60,

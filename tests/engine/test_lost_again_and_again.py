@@ -154,8 +154,11 @@ class Meddler:
         return verdict
 
     def _stop(self, boundary: Boundary, for_good: bool) -> None:
-        stop = transitions.cancel if for_good else transitions.pause
-        self.stops += stop(self._lab.db, ACTOR, boundary.metronome_id, boundary.run_id).moved
+        lab, ids = self._lab, (boundary.metronome_id, boundary.run_id)
+        if for_good:
+            self.stops += transitions.cancel(lab.db, ACTOR, *ids, free=lab.free).moved
+        else:
+            self.stops += transitions.pause(lab.db, ACTOR, *ids).moved
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -172,7 +175,7 @@ def test_what_is_stopped_and_taken_up_again_comes_to_the_same_end(lab: Lab, seed
             assert all(step.completed_at for step in lab.trace(run)), "nothing is left open"
             retry(lab, run)
         elif now.locked_by is None and now.status == "paused":
-            transitions.resume(lab.db, ACTOR, run.metronome_id, run.id)
+            transitions.resume(lab.db, ACTOR, run.metronome_id, run.id, free=lab.free)
             lab.tell()
         return now.status in ("completed", "failed")
 

@@ -91,9 +91,7 @@ trigger_events = Table(
         "source_event_id",
         text("coalesce(metronome_id, '')"),
         unique=True,
-        postgresql_where=text(
-            "status = 'ignored' AND source_event_id IS NOT NULL AND NOT sample"
-        ),
+        postgresql_where=text("status = 'ignored' AND source_event_id IS NOT NULL AND NOT sample"),
     ),
 )
 
