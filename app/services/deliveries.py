@@ -176,7 +176,7 @@ def _start(
             matching.append(node)
         else:
             reasons.append(reason)
-    if workflow.paused:
+    if workflow.paused or workflow.metronome_status != triggers.ACTIVE:
         reason = f"the metronome is {workflow.metronome_status}"
         return ignored(event, reason, workflow.metronome_id, passing=True)
     if not matching:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from app.db import Database
 from app.services import keys
+from tests.api import states
 from tests.api.conftest import DEFINITION, Caller, data, refused
+from tests.processes import wait_for
 
 
 def limited(api: Caller, most: int = 1, **policy: Any) -> str:
     """The path of a workflow with a limit."""
     return api.new_metronome(concurrency={"maxConcurrentRuns": most, **policy})
+
+
+def has_place(api: Caller, run: str) -> None:
+    """Wait until the run has a place in its group."""
+    wait_for(lambda: data(api.get(run))["admitted"])
 
 
 def test_a_run_tells_its_group_and_whether_it_has_a_place(api: Caller) -> None:
@@ -53,16 +61,35 @@ def test_a_key_that_can_not_be_told_is_422(api: Caller) -> None:
     assert list(body["details"]) == ["inputs"]
 
 
-def test_retry_and_resume_answer_whether_the_run_has_a_place(api: Caller) -> None:
+def test_places_are_given_on_after_the_answer(api: Caller) -> None:
     workflow = limited(api)
     first, second = api.new_run(workflow), api.new_run(workflow)
     assert data(api.post(f"{second}/pause"))["admitted"] is False
     assert data(api.post(f"{second}/resume"))["admitted"] is False
     data(api.post(f"{first}/cancel"))
-    assert data(api.get(second))["admitted"] is True
+    has_place(api, second)
     assert data(api.post(f"{first}/retry"))["admitted"] is False
     data(api.post(f"{second}/cancel"))
-    assert data(api.get(first))["admitted"] is True
+    has_place(api, first)
+    data(api.post(f"{first}/cancel"))
+    assert data(api.post(f"{first}/retry"))["admitted"] is False, "it has no place yet"
+    has_place(api, first)
+
+
+def test_nothing_that_is_asked_of_a_run_waits_for_who_has_locked_its_workflow(
+    api: Caller, db: Database
+) -> None:
+    workflow = limited(api)
+    first, second = api.new_run(workflow), api.new_run(workflow)
+    with states.raw(db) as connection, connection.cursor() as cursor:
+        connection.autocommit = False
+        cursor.execute("SELECT FROM metronomes FOR UPDATE")
+        began = time.monotonic()
+        for path in (f"{first}/cancel", f"{first}/retry", f"{second}/pause", f"{second}/resume"):
+            data(api.post(path))
+        assert time.monotonic() - began < 4, "one of them has waited for the lock"
+        connection.rollback()
+    has_place(api, second)
 
 
 def test_a_change_of_the_limit_admits_those_who_wait(api: Caller) -> None:
@@ -89,7 +116,7 @@ def test_a_watchdogs_cancel_gives_the_place_on(api: Caller, app: Any, db: Databa
         db, name="dog", user_id="rex", organization_id="acme", role="watchdog"
     )
     data(Caller(app, secret).post(f"{first}/cancel"))
-    assert data(api.get(second))["admitted"] is True
+    has_place(api, second)
 
 
 # -- which version

@@ -219,7 +219,33 @@ def test_a_webhook_that_was_revoked_is_refused(api: Caller, github: GitHub, db: 
     refused(github.send(PUSH, query=f"?webhook={github.webhook_id}"), 401, "invalid_signature")
     answer = github.send(PUSH, X_Computer_Agents_Webhook_Secret=github.secret)
     refused(answer, 401, "invalid_signature")
-    assert data(api.get("metronomes/trigger-events")) == []
+    (event,) = data(api.get("metronomes/trigger-events"))  # where the webhook was named
+    assert (event["status"], event["payload"]) == ("unauthorized", {})
+    assert github.webhook_id in event["summary"]
+
+
+def test_of_very_many_secrets_those_that_were_used_last_are_tried(
+    github: GitHub, db: Database, nobody: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MAX_TRIED", 2)
+    with db.connect() as connection:
+        connection.exec_driver_sql("UPDATE webhooks SET created_at = created_at - interval '1 h'")
+    second = _hook(db, nobody, "acme")
+    assert github.send(PUSH).status_code == 200
+    third = _hook(db, nobody, "acme")
+    with db.connect() as connection:
+        # It was used in this minute, before the third one was made.
+        connection.exec_driver_sql(
+            "UPDATE webhooks SET created_at = created_at - interval '10 min' WHERE id = %s",
+            (second.webhook_id,),
+        )
+    assert github.send(PUSH).status_code == 200
+    assert third.send(PUSH).status_code == 200
+    body = refused(second.send(PUSH), 401, "invalid_signature")
+    assert "?webhook=ID" in body["message"]
+    assert second.send(PUSH, query=f"?webhook={second.webhook_id}").status_code == 200
+    wrong = github.send(PUSH, query=f"?webhook={second.webhook_id}", X_Hub_Signature_256=WRONG)
+    assert "?webhook=ID" not in refused(wrong, 401, "invalid_signature")["message"]
 
 
 def test_the_secret_of_another_webhook_is_refused(
@@ -286,8 +312,23 @@ def test_a_payload_that_is_none_is_refused(
     api: Caller, github: GitHub, body: bytes, mimetype: str
 ) -> None:
     path = published(api, "github")
-    refused(github.send(None, body=body, mimetype=mimetype), 400, "bad_request")
+    sent = github.send(None, body=body, mimetype=mimetype, delivery="d-1")
+    refusal = refused(sent, 400, "bad_request")
     assert runs_of(api, path) == []
+    (event,) = data(api.get(f"{path}/trigger-events"))
+    assert (event["status"], event["reason"]) == ("failed", refusal["message"])
+    assert (event["payload"], event["sourceEventId"]) == ({}, "d-1")
+
+
+def test_a_payload_that_is_none_is_recorded_where_nobody_listens(
+    api: Caller, github: GitHub
+) -> None:
+    refused(github.send(None, body=b'{"a": "\\u0000"}'), 400, "bad_request")
+    (event,) = data(api.get("metronomes/trigger-events"))
+    assert (event["status"], event["metronomeId"]) == ("failed", None)
+    wrong = {"X_Hub_Signature_256": WRONG}
+    refused(github.send(None, body=b"{", **wrong), 401, "invalid_signature")
+    assert len(data(api.get("metronomes/trigger-events"))) == 1
 
 
 @pytest.mark.parametrize("options", [{"event": ""}, {"event": "a b"}, {"delivery": "ä"}])

@@ -226,6 +226,77 @@ def test_a_call_that_comes_again_answers_the_run_of_then(api: Caller, sent: dict
     assert len(data(api.get(f"{path}/trigger-events"))) == 1
 
 
+def test_triggers_of_one_workflow_are_called_apart_by_the_same_event(api: Caller) -> None:
+    nodes = [
+        {"id": slug, "kind": "trigger", "subtype": "function", "config": {"slug": slug}}
+        for slug in ("create", "cancel")
+    ]
+    edges = [{"source": node["id"], "target": "finish"} for node in nodes]
+    finish = {"id": "finish", "kind": "end"}
+    path = api.new_metronome({"nodes": [*nodes, finish], "edges": edges})
+    data(api.post(f"{path}/publish", {"active": True}))
+    calls = f"{path}/triggers/function"
+    first = data(api.post(f"{calls}/create", {"sourceEventId": "order-17"}), 201)["run"]
+    second = data(api.post(f"{calls}/cancel", {"sourceEventId": "order-17"}), 201)["run"]
+    assert first["idempotencyKey"] == "function:create:order-17"
+    assert second["idempotencyKey"] == "function:cancel:order-17"
+    assert len(runs_of(api, path)) == 2
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"sourceEventId": "s1", "idempotencyKey": "k1"},
+        {"sourceEventId": "s1", "idempotencyKey": "k2"},
+        {"sourceEventId": "s2", "idempotencyKey": "k1"},
+        {"sourceEventId": "s1"},
+        {"idempotencyKey": "k1"},
+    ],
+)
+@pytest.mark.parametrize("limit", [None, {"maxConcurrentRuns": 1, "onLimit": "reject"}])
+def test_either_of_two_keys_finds_the_run_of_a_call(
+    api: Caller, again: dict[str, str], limit: Any
+) -> None:
+    path = published(api, "function", {"slug": "order"})
+    data(api.patch(path, {"concurrency": limit}))
+    call = f"{path}/triggers/function/order"
+    first = data(api.post(call, {"sourceEventId": "s1", "idempotencyKey": "k1"}), 201)
+    assert first["run"]["idempotencyKey"] == "k1"
+    answer = api.post(call, again)
+    assert data(answer) == first
+    assert answer.headers["Idempotent-Replay"] == "true"
+
+
+def test_an_event_that_came_without_a_key_starts_nothing_with_one(api: Caller) -> None:
+    path = published(api, "function", {"slug": "order"})
+    call = f"{path}/triggers/function/order"
+    first = data(api.post(call, {"sourceEventId": "s1"}), 201)
+    assert data(api.post(call, {"sourceEventId": "s1", "idempotencyKey": "k1"})) == first
+    assert len(runs_of(api, path)) == 1
+
+
+def test_calls_of_one_event_at_once_start_one_run(api: Caller, app: Any) -> None:
+    path = published(api, "function", {"slug": "order"})
+    for number in range(5):
+        together = threading.Barrier(4)
+        found: list[str] = []
+
+        def send(key: str, source: str = f"s{number}") -> None:
+            together.wait()  # noqa: B023 - the threads end before the next turn
+            body = {"sourceEventId": source, "idempotencyKey": f"{source}-{key}"}
+            url = f"/v1/{path}/triggers/function/order"
+            answer = app.test_client().post(url, json=body, headers=api.headers)
+            found.append(answer.json["data"]["run"]["id"])  # noqa: B023
+
+        threads = [threading.Thread(target=send, args=(key,)) for key in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 4
+        assert len(set(found)) == 1
+
+
 def test_a_call_that_can_not_be_taken_is_refused_and_recorded(api: Caller) -> None:
     path = api.new_metronome(definition("function", {"slug": "order"}))
     call = f"{path}/triggers/function/order"

@@ -30,6 +30,12 @@ def whose(db: Database, secret: str) -> str:
     return authenticate(db, b"", Proof(None, secret, None)).organization_id
 
 
+def test_its_path_is_told_with_the_name_of_the_webhook(run: Any) -> None:
+    told = run("create", "--name", "github").stderr
+    assert f"?webhook={told.split()[0]}" in told
+    assert "Use it with ?webhook=" in told
+
+
 def test_a_webhook_is_created_listed_and_revoked(run: Any, db: Database) -> None:
     created = run("create", "--name", "github", "--organization", "acme", "--json")
     assert created.exit_code == 0, created.output

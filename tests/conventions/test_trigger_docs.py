@@ -44,7 +44,9 @@ def test_the_page_has_every_filter() -> None:
             names = ("the whole text" if path == RAW else f"``{path}``" for path in one.paths)
             fields = ", ".join(names)
             row = f"   * - ``{trigger_type}``\n     - ``{one.field}``\n     - {HOW[one.how]}\n"
-            assert f"{row}     - {fields}" in PAGE
+            others = ", ".join(f"``{path}``" for path in one.otherwise)
+            more = f"; where it has none of these: {others}" if others else ""
+            assert f"{row}     - {fields}{more}" in PAGE
             assert one.default is None or f"(without one: ``{one.default}``)" in PAGE
 
 

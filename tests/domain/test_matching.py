@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -25,6 +26,11 @@ def matches(trigger_type: str, config: Payload, payload: Payload) -> bool:
         ("email", {"emailAddress": "a@b.org"}, {"to": [{"address": "a@b.org", "name": "A"}]}),
         ("email", {"emailAddress": "a@b.org"}, {"to": [{"email": "a@b.org"}], "cc": "c@d.org"}),
         ("email", {"emailLocalPart": "orders"}, {"recipients": ["Shop <Orders@b.org>"]}),
+        ("email", {"emailAddress": "a@b.org"}, {"to": '"B, C" <b@b.org>, A <A@b.org>'}),
+        ("email", {"emailAddress": "a@b.org"}, {"to": "x@b.org, y@b.org,\r\n a@b.org"}),
+        ("email", {"emailAddress": "A <a@b.org>"}, {"cc": "shop: c@b.org, a@b.org;"}),
+        ("email", {"emailLocalPart": "orders"}, {"to": ["c@d.org", "A <a@b.org>, orders@b.org"]}),
+        ("email", {"emailLocalPart": "orders"}, {"localPart": "Orders"}),
         ("email", {"fromContains": "b.org"}, {"from": {"name": "A", "email": "a@b.org"}}),
         ("email", {"bodyContains": "PLEASE"}, {"html": "<p>please</p>"}),
         ("telegram", {"telegramCommand": "/start"}, {"message": {"text": "/start@some_bot x"}}),
@@ -36,6 +42,30 @@ def matches(trigger_type: str, config: Payload, payload: Payload) -> bool:
         ("thread_event", {"threadCommand": ["/stop", "/go"]}, {"text": "/go"}),
         ("github", {"githubBranchContains": "main"}, {"workflow_run": {"head_branch": "main"}}),
         ("github", {"githubBranchContains": "main"}, {"branches": [{"name": "main"}]}),
+        ("github", {"githubBranchContains": "main"}, {"workflow_job": {"head_branch": "main"}}),
+        (
+            "github",
+            {"githubBranchContains": "main"},
+            {"check_run": {"pull_requests": [{"base": {"ref": "main"}}]}},
+        ),
+        (
+            "github",
+            {"githubBranchContains": "fix"},
+            {"check_run": {"pull_requests": [{"head": {"ref": "fix-1"}}]}},
+        ),
+        ("github", {"githubBranchContains": "main"}, {"action": "deploy", "branch": "main"}),
+        (
+            "github",
+            {"githubBranchContains": "main"},
+            {"ref": "refs/tags/v1", "base_ref": "refs/heads/main"},
+        ),
+        ("project_ticket", {"ticketToStatus": "done"}, {"status": "done"}),
+        ("project_ticket", {"ticketToStatus": "done"}, {"ticket": {"status": "Done"}}),
+        (
+            "project_ticket",
+            {"ticketToStatus": "done"},
+            {"toStatus": None, "ticket": {"status": "done"}},
+        ),
         ("github", {"githubEventType": "PUSH"}, {"githubEvent": "push"}),
         ("project_ticket", {"ticketFromStatus": "Open"}, {"changes": {"status": {"from": "open"}}}),
         ("project_ticket", {"ticketCommentContains": "ship"}, {"comment": {"body": "Ship it"}}),
@@ -69,6 +99,18 @@ def test_what_matches(trigger_type: str, config: Payload, payload: Payload) -> N
         ("resource", {"resourceName": "site"}, {"resourceName": "site 2"}),
         ("auth", {"authEventType": "user_registered"}, {"eventType": "user_deleted"}),
         ("project_ticket", {"ticketToStatus": "done"}, {"toStatus": True}),
+        (
+            "project_ticket",
+            {"ticketToStatus": "open"},
+            {"toStatus": "done", "status": "open", "ticket": {"status": "open"}},
+        ),
+        (
+            "project_ticket",
+            {"ticketToStatus": "open"},
+            {"changes": {"status": {"to": "done"}}, "ticket": {"status": "open"}},
+        ),
+        ("email", {"emailAddress": "a@b.org"}, {"to": '"a@b.org" <c@d.org>, e@b.org'}),
+        ("email", {"emailLocalPart": "orders"}, {"to": "(" * 5_000 + "orders@b.org"}),
         ("github", {"githubPayloadContains": "nowhere"}, {"a": 1}),
         ("email", {"subjectContains": "a", "bodyContains": "b"}, {"subject": "a", "body": "c"}),
     ],
@@ -77,6 +119,29 @@ def test_what_does_not_match(trigger_type: str, config: Payload, payload: Payloa
     reason = mismatch(trigger_type, config, payload, str(payload))
     assert reason is not None
     assert any(name in reason for name in config)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matches"),
+    [
+        ('say "hi"', True),
+        ("müller", True),
+        ("two\nlines", True),
+        ("ada", True),
+        ("release", False),
+        ("d-17", False),
+    ],
+)
+def test_a_payload_is_searched_as_it_came_and_as_it_is_meant(wanted: str, matches: bool) -> None:
+    payload = {
+        "text": ['He may say "hi", Müller', {"body": "two\nlines"}],
+        "who": "Ada",
+        "githubEvent": "release",
+        "githubDelivery": "d-17",
+    }
+    came = json.dumps({name: payload[name] for name in ("text", "who")})
+    reason = mismatch("github", {"githubPayloadContains": wanted}, payload, came)
+    assert (reason is None) == matches
 
 
 def test_a_reason_is_short_whatever_the_payload_holds() -> None:

@@ -197,13 +197,22 @@ def test_late_times_get_runs_of_their_own_and_very_late_ones_one_at_the_most(
     every = [due]
     while (upcoming := next_due(config, every[-1])) is not None and upcoming <= now:
         every.append(upcoming)
-    horizon = now - timedelta(seconds=catch_up)
+    least = schedule.SKIP_SECONDS if missed == SKIP else 0
+    horizon = now - timedelta(seconds=max(catch_up, least))
     too_late = [one for one in every if one < horizon]
     in_time = [one for one in every if one >= horizon]
 
     starts = _all_starts(config, due, now)
 
     assert starts == (too_late[-1:] if missed == LATEST else []) + in_time
+
+
+def test_a_moments_delay_skips_nothing() -> None:
+    config = {"intervalSeconds": 1, "catchUpSeconds": 0, "missed": "skip"}
+    due = NOW - timedelta(seconds=schedule.SKIP_SECONDS)
+
+    assert settle(parse(config), due, NOW).start == due
+    assert settle(parse(config), due - timedelta(seconds=1), NOW).start is None
 
 
 def test_years_of_missed_minutes_are_passed_over_at_once() -> None:

@@ -95,7 +95,8 @@ class GithubQuery(Query):
         100,
         pattern="[A-Za-z0-9_-]+",
         metadata={
-            "description": "The id of the webhook: with it, refused deliveries are recorded."
+            "description": "The id of the webhook: then only its secret is tried, and deliveries"
+            " that are refused are recorded."
         },
     )
 
