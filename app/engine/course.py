@@ -227,6 +227,8 @@ class Course:
                 touches=touches,
             )
         )
+        if verdict.answer == "go":
+            self.walk.recorded()
         if pending.spawns:
             self._nested.began(pending.spawns)
         return verdict

@@ -140,8 +140,11 @@ class Interpreter:
     def _step(self, course: Course, frame: Frame, node: Node) -> bool:
         """Start ``node``, call it and note its outcome; False where the run was let go."""
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
-        scope = frame.scope_of(node)
-        rendered, recorded, refusal = self._render(node, scope)
+        rendered, recorded, refusal = self._render(node, frame.scope_of(node))
+        if kind.pure and refusal is None:
+            ridden = self._ride(course, frame, node, rendered, recorded)
+            if ridden is not None:
+                return ridden or course.flush()
         connector = kind.connector(node.config, self.limits, node.subtype)
         token = None if connector is None else secrets.token_urlsafe(32)
         start = walk.start(
@@ -165,6 +168,35 @@ class Interpreter:
         if connector is not None and isinstance(outcome, (Failed, Interrupted)):
             outcome = self._called_back(course, node, context, start.seq) or outcome
         return self.note(course, frame, node, context, start.seq, outcome)
+
+    def _ride(
+        self,
+        course: Course,
+        frame: Frame,
+        node: Node,
+        rendered: Mapping[str, Any],
+        recorded: str | None,
+    ) -> bool | None:
+        """Run a node that only computes without a boundary of its own.
+
+        Its step is written with the next one, if the run is still running then; else it is as if it
+        had not run. None where it does not end well, or something hangs on its start: then it
+        takes the usual way. False where what waits is to be written.
+        """
+        walk = course.walk
+        if course.hold.stop.is_set() or node.id in frame.replays or "timeoutMs" in node.config:
+            return None
+        attempt, now = walk.attempt(frame, node.id) + 1, self.clock.now()
+        context = self._context(course, frame, node, 0, attempt, now, rendered)
+        try:
+            outcome = self.kinds[node.kind].run(context)
+            if not isinstance(outcome, Done):
+                return None
+            limit = self.limits.output_max_bytes
+            text = dumps(outcome.output, "output", max_bytes=limit) if outcome.output else "{}"
+        except Exception:  # the usual way tells of it
+            return None
+        return walk.ride(frame, node, recorded, text, outcome.branch)
 
     def _called_back(
         self, course: Course, node: Node, context: Context, seq: int

@@ -29,6 +29,10 @@ from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed, NextNode
 
 
+RIDES = 50  # steps that have ended at once, in one boundary
+RIDE_BYTES = 100_000  # of their outputs
+
+
 @dataclass(slots=True)
 class Pending:
     """What has happened since the last boundary and goes into the next one."""
@@ -51,6 +55,9 @@ class Walk:
         self.dispatched: set[int] = set()  # steps of which a connector knows that they are open
         self.heard: set[int] = set()  # steps that end by what came from outside
         self._passed: list[StepStart] = []
+        # While steps wait in _passed that have ended at once: what was next before the first of them.
+        self._before: list[NextNode] | None = None
+        self._weight = 0  # of those steps: their number, and the bytes of their outputs
         self._new_parked: list[tuple[Frame, str, Parked]] = []
         # No parked node is due before this; None where only news can end what waits. What was
         # parked by an earlier claim may have news, which are read when the walk is rebuilt.
@@ -112,7 +119,8 @@ class Walk:
     def untold(self) -> bool:
         """Whether something waits to be written that others may look for: all but short sleeps."""
         pending = self.pending
-        return bool(pending.ends or pending.parks or pending.spawns) or any(
+        told = pending.ends or pending.parks or pending.spawns or self._before is not None
+        return bool(told) or any(
             parked.metadata.get("waitsFor") != "time" for parked in self._unstored()
         )
 
@@ -142,6 +150,8 @@ class Walk:
 
     def nexts(self) -> list[NextNode]:
         """The nodes that would have started, for the trace of a cancelled run."""
+        if self._before is not None:  # of what came since, nothing has been recorded
+            return self._before
         waiting = [
             (frame, node)
             for frame in self.frames()
@@ -164,23 +174,47 @@ class Walk:
 
     def start(self, frame: Frame, node: Node, recorded_input: str | None, **more: Any) -> StepStart:
         """The step that is to start ``node``; ``more`` are further fields of a StepStart."""
-        self._passed = self.skips()  # they were passed over before, and come before it in the trace
+        # Those that were passed over before come before it in the trace.
+        self._passed = self.skips()
         metadata: dict[str, Any] = {}
         if replay := frame.replays.get(node.id):
             metadata["replayOf"] = replay
         if suspended := frame.suspended.get(node.id):
             metadata["continues"] = step_id(self.claimed.id, suspended.seq)
+        if metadata:
+            more["metadata"] = _json(metadata)
         return StepStart(
             seq=self._take_seq(),
             node_id=node.id,
             node_type=node.kind,
             attempt=self.attempt(frame, node.id) + 1,
             input=recorded_input,
-            metadata=_json(metadata) if metadata else None,
             parent_seq=frame.loop_seq,
             iteration=frame.iteration,
             **more,
         )
+
+    def ride(
+        self, frame: Frame, node: Node, recorded_input: str | None, text: str, branch: str | None
+    ) -> bool:
+        """A node that only computes has ended well; its step goes into the next boundary.
+
+        ``text`` is its output as JSON. False where so much waits now that it is to be written.
+        """
+        if self._before is None:
+            self._before = self.nexts()
+        step = self.start(
+            frame, node, recorded_input, status=COMPLETED, output=text, metadata=_branch(branch)
+        )
+        self._passed.append(step)
+        self.started(frame, step)
+        frame.settle(node, orjson.loads(text), branch)
+        self._weight += RIDE_BYTES // RIDES + len(text)
+        return self._weight < RIDE_BYTES
+
+    def recorded(self) -> None:
+        """What rode along is in the trace."""
+        self._before, self._weight = None, 0
 
     def started(self, frame: Frame, step: StepStart) -> None:
         """The database has recorded the start of ``step``."""
@@ -211,10 +245,10 @@ class Walk:
 
     def done(self, frame: Frame, node: Node, seq: int, text: str, branch: str | None) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
-        metadata = None if branch is None else _json({"branch": branch})
+        metadata, heard = _branch(branch), seq in self.heard
         self.dispatched.discard(seq)
         self.pending.ends.append(
-            StepEnd(seq, COMPLETED, output=text, metadata=metadata, heard=seq in self.heard)
+            StepEnd(seq, COMPLETED, output=text, metadata=metadata, heard=heard)
         )
         # Read back, as after a take-over: an output may be part of the scope that it is put into.
         frame.settle(node, orjson.loads(text), branch)
@@ -387,6 +421,10 @@ class Walk:
         seq = self._next_seq
         self._next_seq += 1
         return seq
+
+
+def _branch(branch: str | None) -> str | None:
+    return None if branch is None else _json({"branch": branch})
 
 
 def _json(value: Any) -> str:

@@ -22,7 +22,7 @@ from weakref import WeakSet
 import psycopg2.errors
 
 from app.db import RawConnection
-from app.domain.lifecycle import AWAIT_APPROVAL, MOVES, RUNNING, SLEEP
+from app.domain.lifecycle import AWAIT_APPROVAL, COMPLETED, MOVES, RUNNING, SLEEP
 from app.store.boundary_statement import PLAIN, WIDE
 
 
@@ -62,7 +62,10 @@ class StepPark:
 
 @dataclass(frozen=True, slots=True)
 class StepStart:
-    """A step that begins (``running``), or one that is passed over (``skipped``)."""
+    """A step that begins (``running``), has ended at once (``completed``), or is passed over.
+
+    ``output`` is JSON text, of one that has ended.
+    """
 
     seq: int
     node_id: str
@@ -76,6 +79,7 @@ class StepStart:
     unsafe: bool = False
     connector: str | None = None
     callback_sha256: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,10 @@ class Boundary:
     # other runs that are locked with this one: the run above, where this one ends, and the root of
     # the tree, where it grows
     touches: Sequence[str] = ()
+
+    def rides(self) -> bool:
+        """Whether steps come in that have begun and ended since the last boundary."""
+        return any(step.status == COMPLETED for step in self.starts)
 
     def is_wide(self) -> bool:
         """Whether this concerns more than its own run."""
@@ -189,16 +197,15 @@ def write(connection: RawConnection, boundaries: Sequence[Boundary]) -> list[Ver
 
 
 def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]:
-    asked: list[list[Any]] = [[] for _ in range(7)]
+    asked: list[list[Any]] = [[] for _ in range(8)]
     ends: list[list[Any]] = [[] for _ in range(8)]
     parks: list[list[Any]] = [[] for _ in range(7)]
-    starts: list[list[Any]] = [[] for _ in range(13)]
+    starts: list[list[Any]] = [[] for _ in range(14)]
     spawns: list[list[Any]] = [[] for _ in range(7 if wide else 0)]
     for place, boundary in enumerate(boundaries, 1):
         run_id, token, move = boundary.run_id, boundary.token, boundary.move or _STAY
-        _append(
-            asked, (run_id, token, move.action, move.output, move.error, move.wait, move.wake_at)
-        )
+        done = (move.output, move.error, move.wait, move.wake_at)
+        _append(asked, (run_id, token, move.action, *done, boundary.rides()))
         spawning = {spawn.seq for spawn in boundary.spawns}
         # A step that ends neither waits nor starts a run: of two changes to its row only one would
         # be made, and nobody would wait for that run.
@@ -241,7 +248,7 @@ def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]
                 ),
             )
     for run_id in {other for boundary in boundaries for other in boundary.touches}:
-        _append(asked, (run_id, None, "", None, None, None, None))
+        _append(asked, (run_id, None, "", None, None, None, None, False))
     return asked + ends + parks + starts + spawns
 
 
@@ -249,7 +256,7 @@ _STAY = Move("")
 _END_FIELDS = ("seq", "status", "output", "error", "metadata", "tell", "heard")
 _START_FIELDS = (
     *("seq", "node_id", "node_type", "attempt", "status", "input", "metadata"),
-    *("parent_seq", "iteration", "unsafe", "connector", "callback_sha256"),
+    *("parent_seq", "iteration", "unsafe", "connector", "callback_sha256", "output"),
 )
 
 
@@ -266,7 +273,7 @@ def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
         answer = "lease_lost"
     elif status not in _SOURCES.get(action, (RUNNING,)):
         answer = "stopped"
-    elif late and (action in _PARKING or action not in _SOURCES):
+    elif late and (action in _PARKING or action not in _SOURCES or boundary.rides()):
         answer = "timed_out"
     return Verdict(answer, status, started_at, now)
 

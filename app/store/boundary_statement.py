@@ -25,6 +25,7 @@ from app.domain.lifecycle import (
     PAUSED,
     QUEUED,
     RUNNING,
+    SKIPPED,
     SLEEP,
     TERMINAL,
     WAITING_APPROVAL,
@@ -40,12 +41,12 @@ _PARKING = f"'{SLEEP.name}', '{AWAIT_APPROVAL.name}'"
 
 # The types of the parameters, in order: the run and its move, then ends, parks, starts, and in the
 # wide form spawns.
-_RUN = ("text[]", "text[]", "text[]", "text[]", "text[]", "float8[]", "timestamptz[]")
+_RUN = ("text[]", "text[]", "text[]", "text[]", "text[]", "float8[]", "timestamptz[]", "bool[]")
 _ENDS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]", "bool[]", "bool[]")
 _PARKS = ("int[]", "int[]", "text[]", "timestamptz[]", "text[]", "text[]", "bool[]")
 _STARTS = (
     *("int[]", "int[]", "text[]", "text[]", "int[]", "text[]", "text[]", "text[]"),
-    *("int[]", "int[]", "bool[]", "text[]", "text[]"),
+    *("int[]", "int[]", "bool[]", "text[]", "text[]", "text[]"),
 )
 _SPAWNS = ("int[]", "int[]", "text[]", "text[]", "text[]", "text[]", "text[]")
 
@@ -79,11 +80,11 @@ def _kept(more: str) -> str:
 # but not be parked: it is no part of what comes, and its connector knows of the cancel. Such a run
 # has not started again. A move that is made ends the claim. A start needs a run that is running,
 # ours and in time; a move needs the same but the time: a run that is out of time can still end,
-# only not be parked.
+# only not be parked, and nothing may have begun for that.
 _BOUNDARY = f"""
 WITH asked AS (
     SELECT * FROM unnest({{run}}) WITH ORDINALITY AS a (run_id, token, action, output, error, wait,
-        wake_at, place)
+        wake_at, rides, place)
 ),
 locked AS MATERIALIZED (
     SELECT r.id, r.organization_id, r.metronome_id, r.user_id, r.root_run_id, r.depth, r.status,
@@ -133,18 +134,18 @@ parked AS (
 ),
 started AS (
     INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, input,
-        metadata, parent_seq, iteration, unsafe, connector, callback_sha256, lease_token,
+        metadata, parent_seq, iteration, unsafe, connector, callback_sha256, output, lease_token,
         started_at, completed_at)
     SELECT l.id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
         CAST(b.input AS json), CAST(b.metadata AS json), b.parent_seq, b.iteration, b.unsafe,
-        b.connector, b.callback_sha256,
+        b.connector, b.callback_sha256, CAST(b.output AS json),
         CASE WHEN b.status = '{RUNNING}' THEN l.token END,
-        CASE WHEN b.status = '{RUNNING}' THEN l.now END,
+        CASE WHEN b.status <> '{SKIPPED}' THEN l.now END,
         CASE WHEN b.status <> '{RUNNING}' THEN l.now END
     FROM unnest({{starts}}) AS b (place, seq, node_id, node_type, attempt, status, input, metadata,
-        parent_seq, iteration, unsafe, connector, callback_sha256)
+        parent_seq, iteration, unsafe, connector, callback_sha256, output)
     JOIN held l ON l.place = b.place
-    WHERE l.ours AND l.status = '{RUNNING}' AND (b.status <> '{RUNNING}' OR NOT l.late)
+    WHERE l.ours AND l.status = '{RUNNING}' AND (b.status = '{SKIPPED}' OR NOT l.late)
     RETURNING run_id, started_at
 ),
 moved AS (
@@ -167,7 +168,8 @@ moved AS (
         lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = l.now
     FROM held l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
         ON t.action = l.action AND t.source = l.status
-    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours AND (t.action NOT IN ({_PARKING}) OR NOT l.late)
+    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours
+      AND NOT (l.late AND (l.rides OR t.action IN ({_PARKING})))
     RETURNING r.status, r.parent_run_id, l.now
 ){{wide}}
 SELECT l.status, l.ours, l.late, (SELECT max(started_at) FROM started WHERE run_id = l.id),

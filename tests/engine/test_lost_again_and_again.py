@@ -114,6 +114,7 @@ def test_a_run_comes_to_the_same_end_by_the_same_way(
 ) -> None:
     for limit in ("MAX_LOSSES", "MAX_TAKEOVERS"):  # this run is no poison, only unlucky
         monkeypatch.setattr(f"app.engine.interpreter.{limit}", 99)
+    monkeypatch.setattr("app.engine.walk.RIDES", 1 + seed % 4)  # so that there are many boundaries
     executor = lab.start()
     undisturbed = queue(lab)
     expected = lab.until(undisturbed, "completed").output
@@ -162,7 +163,10 @@ class Meddler:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_stopped_and_taken_up_again_comes_to_the_same_end(lab: Lab, seed: int) -> None:
+def test_what_is_stopped_and_taken_up_again_comes_to_the_same_end(
+    lab: Lab, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.engine.walk.RIDES", 1 + seed % 4)
     executor = lab.start()
     undisturbed = queue(lab)
     expected = lab.until(undisturbed, "completed").output
