@@ -228,7 +228,7 @@ class Course:
             )
         )
         if verdict.answer == "go":
-            self.walk.recorded()
+            self.walk.passed.recorded()
         if pending.spawns:
             self._nested.began(pending.spawns)
         return verdict

@@ -29,7 +29,7 @@ from app.domain.lifecycle import CANCELLED, FAILED
 from app.domain.outcomes import Done, Failed, Interrupted, LoopPlan, Outcome
 from app.domain.progress import has_error_edge
 from app.domain.retry import BASE_SECONDS, backoff
-from app.engine import parking, turning
+from app.engine import parking, riding, turning
 from app.engine.course import TIMED_OUT, Course, give_up, of
 from app.engine.frames import Frame, Parked, deadline
 from app.engine.holds import Hold
@@ -141,10 +141,11 @@ class Interpreter:
         """Start ``node``, call it and note its outcome; False where the run was let go."""
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
         rendered, recorded, refusal = self._render(node, frame.scope_of(node))
-        if kind.pure and refusal is None:
-            ridden = self._ride(course, frame, node, rendered, recorded)
-            if ridden is not None:
-                return ridden or course.flush()
+        if refusal is None and riding.may_ride(kind, frame, node, hold):
+            attempt, now = walk.attempt(frame, node.id) + 1, self.clock.now()
+            context = self._context(course, frame, node, 0, attempt, now, rendered)
+            if riding.ride(walk, frame, node, kind, context, recorded):
+                return not walk.passed.is_full() or course.flush()
         connector = kind.connector(node.config, self.limits, node.subtype)
         token = None if connector is None else secrets.token_urlsafe(32)
         start = walk.start(
@@ -168,35 +169,6 @@ class Interpreter:
         if connector is not None and isinstance(outcome, (Failed, Interrupted)):
             outcome = self._called_back(course, node, context, start.seq) or outcome
         return self.note(course, frame, node, context, start.seq, outcome)
-
-    def _ride(
-        self,
-        course: Course,
-        frame: Frame,
-        node: Node,
-        rendered: Mapping[str, Any],
-        recorded: str | None,
-    ) -> bool | None:
-        """Run a node that only computes without a boundary of its own.
-
-        Its step is written with the next one, if the run is still running then; else it is as if it
-        had not run. None where it does not end well, or something hangs on its start: then it
-        takes the usual way. False where what waits is to be written.
-        """
-        walk = course.walk
-        if course.hold.stop.is_set() or node.id in frame.replays or "timeoutMs" in node.config:
-            return None
-        attempt, now = walk.attempt(frame, node.id) + 1, self.clock.now()
-        context = self._context(course, frame, node, 0, attempt, now, rendered)
-        try:
-            outcome = self.kinds[node.kind].run(context)
-            if not isinstance(outcome, Done):
-                return None
-            limit = self.limits.output_max_bytes
-            text = dumps(outcome.output, "output", max_bytes=limit) if outcome.output else "{}"
-        except Exception:  # the usual way tells of it
-            return None
-        return walk.ride(frame, node, recorded, text, outcome.branch)
 
     def _called_back(
         self, course: Course, node: Node, context: Context, seq: int

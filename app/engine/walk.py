@@ -7,7 +7,6 @@ writes nothing: the interpreter does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,22 +23,10 @@ from app.domain.lifecycle import (
 from app.domain.outcomes import Failed, LoopPlan
 from app.domain.progress import ERROR_HANDLE, body_entries, entry_nodes
 from app.engine.frames import Frame, Loop, Parked, deadline
+from app.engine.pending import Passed, Pending
 from app.ids import step_id
 from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed, NextNode
-
-
-RIDES = 50  # steps that have ended at once, in one boundary
-RIDE_BYTES = 100_000  # of their outputs
-
-
-@dataclass(slots=True)
-class Pending:
-    """What has happened since the last boundary and goes into the next one."""
-
-    ends: list[StepEnd] = field(default_factory=list)
-    parks: list[StepPark] = field(default_factory=list)
-    spawns: list[Spawn] = field(default_factory=list)
 
 
 class Walk:
@@ -54,10 +41,7 @@ class Walk:
         self._next_seq = max(last, claimed.base_seq) + 1
         self.dispatched: set[int] = set()  # steps of which a connector knows that they are open
         self.heard: set[int] = set()  # steps that end by what came from outside
-        self._passed: list[StepStart] = []
-        # While steps wait in _passed that have ended at once: what was next before the first of them.
-        self._before: list[NextNode] | None = None
-        self._weight = 0  # of those steps: their number, and the bytes of their outputs
+        self.passed = Passed()
         self._new_parked: list[tuple[Frame, str, Parked]] = []
         # No parked node is due before this; None where only news can end what waits. What was
         # parked by an earlier claim may have news, which are read when the walk is rebuilt.
@@ -119,7 +103,7 @@ class Walk:
     def untold(self) -> bool:
         """Whether something waits to be written that others may look for: all but short sleeps."""
         pending = self.pending
-        told = pending.ends or pending.parks or pending.spawns or self._before is not None
+        told = pending.ends or pending.parks or pending.spawns or self.passed.before is not None
         return bool(told) or any(
             parked.metadata.get("waitsFor") != "time" for parked in self._unstored()
         )
@@ -150,8 +134,8 @@ class Walk:
 
     def nexts(self) -> list[NextNode]:
         """The nodes that would have started, for the trace of a cancelled run."""
-        if self._before is not None:  # of what came since, nothing has been recorded
-            return self._before
+        if self.passed.before is not None:  # of what came since, nothing has been recorded
+            return self.passed.before
         waiting = [
             (frame, node)
             for frame in self.frames()
@@ -175,7 +159,7 @@ class Walk:
     def start(self, frame: Frame, node: Node, recorded_input: str | None, **more: Any) -> StepStart:
         """The step that is to start ``node``; ``more`` are further fields of a StepStart."""
         # Those that were passed over before come before it in the trace.
-        self._passed = self.skips()
+        self.passed.steps = self.skips()
         metadata: dict[str, Any] = {}
         if replay := frame.replays.get(node.id):
             metadata["replayOf"] = replay
@@ -196,25 +180,19 @@ class Walk:
 
     def ride(
         self, frame: Frame, node: Node, recorded_input: str | None, text: str, branch: str | None
-    ) -> bool:
+    ) -> None:
         """A node that only computes has ended well; its step goes into the next boundary.
 
-        ``text`` is its output as JSON. False where so much waits now that it is to be written.
+        ``text`` is its output as JSON.
         """
-        if self._before is None:
-            self._before = self.nexts()
+        if self.passed.before is None:
+            self.passed.before = self.nexts()
         step = self.start(
             frame, node, recorded_input, status=COMPLETED, output=text, metadata=_branch(branch)
         )
-        self._passed.append(step)
+        self.passed.ride(step)
         self.started(frame, step)
         frame.settle(node, orjson.loads(text), branch)
-        self._weight += RIDE_BYTES // RIDES + len(text)
-        return self._weight < RIDE_BYTES
-
-    def recorded(self) -> None:
-        """What rode along is in the trace."""
-        self._before, self._weight = None, 0
 
     def started(self, frame: Frame, step: StepStart) -> None:
         """The database has recorded the start of ``step``."""
@@ -222,8 +200,8 @@ class Walk:
         frame.not_before.pop(step.node_id, None)
 
     def skips(self) -> list[StepStart]:
-        """The steps of nodes that are passed over and not yet in the trace."""
-        passed, self._passed = self._passed, []
+        """The steps that need no boundary of their own and are not yet in the trace."""
+        passed = self.passed.take()
         for frame in self.frames():
             passed += self._skips_of(frame)
         return passed
@@ -323,7 +301,7 @@ class Walk:
     def leave(self, loop: Loop) -> None:
         """An iteration is over: what was passed over in it still has to be told."""
         if loop.frame is not None:
-            self._passed += self._skips_of(loop.frame)
+            self.passed.steps += self._skips_of(loop.frame)
 
     def turn(self, loop: Loop) -> None:
         """Begin the next iteration of a loop."""

@@ -170,8 +170,8 @@ class NodeKind:
         """What the node needs of the deployment and does not find; None where it finds it."""
         return None
 
-    # Whether ``run`` only computes, at once: it has no effect, waits for nothing, and asks nobody. The
-    # step of such a node may be written with the next boundary, as one that has ended already.
+    # Whether ``run`` only computes, at once: it has no effect, waits for nothing and asks nobody.
+    # The step of such a node is written with the next boundary, as one that has ended already.
     pure: ClassVar[bool] = False
 
     def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:

@@ -114,7 +114,9 @@ def test_a_run_comes_to_the_same_end_by_the_same_way(
 ) -> None:
     for limit in ("MAX_LOSSES", "MAX_TAKEOVERS"):  # this run is no poison, only unlucky
         monkeypatch.setattr(f"app.engine.interpreter.{limit}", 99)
-    monkeypatch.setattr("app.engine.walk.RIDES", 1 + seed % 4)  # so that there are many boundaries
+    monkeypatch.setattr(
+        "app.engine.pending.RIDES", 1 + seed % 2
+    )  # so that there are many boundaries
     executor = lab.start()
     undisturbed = queue(lab)
     expected = lab.until(undisturbed, "completed").output
@@ -166,7 +168,7 @@ class Meddler:
 def test_what_is_stopped_and_taken_up_again_comes_to_the_same_end(
     lab: Lab, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.engine.walk.RIDES", 1 + seed % 4)
+    monkeypatch.setattr("app.engine.pending.RIDES", 1 + seed % 2)
     executor = lab.start()
     undisturbed = queue(lab)
     expected = lab.until(undisturbed, "completed").output

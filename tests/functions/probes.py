@@ -18,6 +18,11 @@ def touch_file(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     return {}
 
 
+def nothing(payload: dict[str, Any]) -> dict[str, Any]:
+    """Do nothing."""
+    return {}
+
+
 def slow(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     """Wait ``seconds``, but give up at once where the run is stopped; marks ``path`` first."""
     if "path" in payload:
@@ -76,5 +81,5 @@ def _mark(path: str, context: Any) -> None:
         os.close(file)
 
 
-for _function in (touch_file, slow, deaf, gated, fatal, fail_until):
+for _function in (nothing, touch_file, slow, deaf, gated, fatal, fail_until):
     _function.metronome_replay_safe = True  # type: ignore[attr-defined]
