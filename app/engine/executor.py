@@ -73,7 +73,7 @@ class Executor:
         self._options = options
         self.id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
         self._db = Database(options.database_url)
-        self._link = Link(self._db, "metronome claims")
+        self._link = Link(self._db, "metronome claims", leases.prepare)
         self._clock = DatabaseClock()
         self._holds = Holds(lambda: self._monitor.nudge())
         self._work: queue.SimpleQueue[Hold | None] = queue.SimpleQueue()

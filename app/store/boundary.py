@@ -13,17 +13,18 @@ The SQL is in boundary_statement.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 from weakref import WeakSet
 
 import psycopg2.errors
 
 from app.db import RawConnection
-from app.domain.lifecycle import AWAIT_APPROVAL, COMPLETED, MOVES, RUNNING, SLEEP
-from app.store.boundary_statement import PLAIN, WIDE
+from app.domain.lifecycle import AWAIT_APPROVAL, COMPLETED, MOVES, RUNNING, SKIPPED, SLEEP
+from app.store.boundary_statement import LEAN, PLAIN, WIDE, Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,16 @@ class Boundary:
         tells = any(end.tell for end in self.ends) or any(park.tell for park in self.parks)
         return bool(self.touches or self.spawns or tells)
 
+    def is_lean(self) -> bool:
+        """Whether it has nothing of what is rare; it is not wide then either."""
+        move = self.move
+        return (
+            not (self.parks or self.touches or self.spawns)
+            and (move is None or (move.wait is None and move.wake_at is None))
+            and not any(end.tell or end.heard for end in self.ends)
+            and all(step.parent_seq is None and step.connector is None for step in self.starts)
+        )
+
 
 _PARKING = (SLEEP.name, AWAIT_APPROVAL.name)
 _SOURCES = {move.name: move.sources for move in MOVES}
@@ -169,8 +180,8 @@ def prepare(connection: RawConnection) -> None:
     """Prepare the statement; once per connection, which must be in autocommit."""
     with connection.cursor() as cursor:
         try:
-            cursor.execute(PLAIN.prepare)
-            cursor.execute(WIDE.prepare)
+            for form in (LEAN, PLAIN, WIDE):
+                cursor.execute(form.prepare)
             cursor.execute(_PLANNER)
         except psycopg2.errors.DuplicatePreparedStatement:
             _unprepared.add(connection)
@@ -182,91 +193,85 @@ def write(connection: RawConnection, boundaries: Sequence[Boundary]) -> list[Ver
     ``connection`` has been through ``prepare``. No boundary may be of a run that another one of the
     list ``touches``. A database error leaves nothing written.
     """
-    form = WIDE if any(boundary.is_wide() for boundary in boundaries) else PLAIN
-    arguments = _arguments(boundaries, wide=form is WIDE)
+    form = form_of(boundaries)
+    values = arguments(boundaries, form)
     with connection.cursor() as cursor:
         if connection not in _unprepared:
             try:
-                cursor.execute(form.execute, arguments)
+                cursor.execute(form.execute, values)
             except psycopg2.errors.InvalidSqlStatementName:
                 _unprepared.add(connection)
         if connection in _unprepared:
-            cursor.execute(form.plain, arguments)
+            cursor.execute(form.plain, values)
         rows = cursor.fetchall()
     return [_verdict(one, row) for one, row in zip(boundaries, rows, strict=False)]
 
 
-def _arguments(boundaries: Sequence[Boundary], *, wide: bool) -> list[list[Any]]:
-    asked: list[list[Any]] = [[] for _ in range(8)]
-    ends: list[list[Any]] = [[] for _ in range(8)]
-    parks: list[list[Any]] = [[] for _ in range(7)]
-    starts: list[list[Any]] = [[] for _ in range(14)]
-    spawns: list[list[Any]] = [[] for _ in range(7 if wide else 0)]
+def form_of(boundaries: Sequence[Boundary]) -> Form:
+    """The leanest form of the statement that can carry all of them."""
+    if any(boundary.is_wide() for boundary in boundaries):
+        return WIDE
+    return LEAN if all(boundary.is_lean() for boundary in boundaries) else PLAIN
+
+
+def arguments(boundaries: Sequence[Boundary], form: Form) -> list[list[Any]]:
+    """The arrays that a form of the statement takes."""
+    rows: tuple[list[tuple[Any, ...]], ...] = ([], [], [], [], [])
+    asked, ends, parks, starts, spawns = rows
+    end_of, start_of = _GETTERS[form.name]
+    full = form.run == PLAIN.run
     for place, boundary in enumerate(boundaries, 1):
-        run_id, token, move = boundary.run_id, boundary.token, boundary.move or _STAY
-        done = (move.output, move.error, move.wait, move.wake_at)
-        _append(asked, (run_id, token, move.action, *done, boundary.rides()))
-        spawning = {spawn.seq for spawn in boundary.spawns}
-        # A step that ends neither waits nor starts a run: of two changes to its row only one would
-        # be made, and nobody would wait for that run.
-        ending = {end.seq for end in boundary.ends}
-        for end in boundary.ends:
-            _append(
-                ends,
-                (place, *(getattr(end, name) for name in _END_FIELDS)),
+        move = boundary.move or _STAY
+        when = (move.wait, move.wake_at) if full else ()
+        asked.append(
+            (
+                *(boundary.run_id, boundary.token, move.action, move.output, move.error),
+                *(*when, boundary.rides()),
             )
-        for park in boundary.parks:
-            if park.seq in ending:
-                continue
-            _append(
-                parks,
-                (
-                    place,
-                    park.seq,
-                    park.status,
-                    park.wake_at,
-                    park.output,
-                    park.metadata,
-                    park.seq in spawning,
-                ),
-            )
-        for step in boundary.starts:
-            _append(starts, (place, *(getattr(step, name) for name in _START_FIELDS)))
-        for spawn in boundary.spawns:
-            if spawn.seq in ending:
-                continue
-            _append(
-                spawns,
-                (
-                    place,
-                    spawn.seq,
-                    spawn.run_id,
-                    spawn.metronome_id,
-                    spawn.version_id,
-                    spawn.input,
-                    spawn.concurrency_key,
-                ),
-            )
+        )
+        ends += [(place, *end_of(end)) for end in boundary.ends]
+        starts += [(place, *start_of(step)) for step in boundary.starts]
+        if boundary.parks or boundary.spawns:
+            _add_waits(boundary, place, parks, spawns)
     for run_id in {other for boundary in boundaries for other in boundary.touches}:
-        _append(asked, (run_id, None, "", None, None, None, None, False))
-    return asked + ends + parks + starts + spawns
+        asked.append((run_id, None, "", None, None, None, None, False))
+    made: list[list[Any]] = []
+    groups = (form.run, form.ends, form.parks, form.starts, form.spawns)
+    for names, found in zip(groups, rows, strict=True):
+        made += (
+            [list(array) for array in zip(*found, strict=True)] if found else [[] for _ in names]
+        )
+    return made
+
+
+def _add_waits(
+    boundary: Boundary, place: int, parks: list[tuple[Any, ...]], spawns: list[tuple[Any, ...]]
+) -> None:
+    spawning = {spawn.seq for spawn in boundary.spawns}
+    # A step that ends neither waits nor starts a run: of two changes to its row only one would
+    # be made, and nobody would wait for that run.
+    ending = {end.seq for end in boundary.ends}
+    for park in boundary.parks:
+        if park.seq not in ending:
+            told = (park.status, park.wake_at, park.output, park.metadata)
+            parks.append((place, park.seq, *told, park.seq in spawning))
+    for spawn in boundary.spawns:
+        if spawn.seq not in ending:
+            run = (spawn.run_id, spawn.metronome_id, spawn.version_id)
+            spawns.append((place, spawn.seq, *run, spawn.input, spawn.concurrency_key))
+
+
+def _getters(form: Form) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    ends = [name.removeprefix("end_") for name in form.ends[1:]]
+    return attrgetter(*ends), attrgetter(*form.starts[1:])
 
 
 _STAY = Move("")
-_END_FIELDS = ("seq", "status", "output", "error", "metadata", "tell", "heard")
-_START_FIELDS = (
-    *("seq", "node_id", "node_type", "attempt", "status", "input", "metadata"),
-    *("parent_seq", "iteration", "unsafe", "connector", "callback_sha256", "output"),
-)
-
-
-def _append(arrays: list[list[Any]], values: tuple[Any, ...]) -> None:
-    for array, value in zip(arrays, values, strict=True):
-        array.append(value)
+_GETTERS = {form.name: _getters(form) for form in (LEAN, PLAIN, WIDE)}
 
 
 def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
-    status, ours, late, started_at, now = row[:5]
+    status, ours, late, now = row[:4]
     action = (boundary.move or _STAY).action
     answer: Answer = "go"
     if not ours:
@@ -275,7 +280,8 @@ def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
         answer = "stopped"
     elif late and (action in _PARKING or action not in _SOURCES or boundary.rides()):
         answer = "timed_out"
-    return Verdict(answer, status, started_at, now)
+    begun = answer == "go" and any(step.status != SKIPPED for step in boundary.starts)
+    return Verdict(answer, status, now if begun else None, now)
 
 
 _RECORDED = """

@@ -8,8 +8,13 @@ also wakes sleepers and takes over the runs of a dead executor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import sha256
+from weakref import WeakSet
+
+from psycopg2.errors import DuplicatePreparedStatement, InvalidSqlStatementName
 
 from app.db import RawConnection
 from app.domain.lifecycle import (
@@ -131,10 +136,40 @@ FROM claimed c ORDER BY c.id
 """
 
 
+# To plan the claim takes longer than to run it. A plan that is made while the tables are empty must
+# suit them when they are full: every row is looked up by an index.
+_PREPARED = f"metronome_claim_{sha256(_CLAIM.encode()).hexdigest()[:12]}"
+_PREPARE = f"""
+SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off;
+SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
+PREPARE {_PREPARED} (text, bigint, float8) AS
+{_CLAIM % {"executor": "$1", "limit": "$2", "lease": "$3"}}
+"""
+_EXECUTE = f"EXECUTE {_PREPARED} (%(executor)s, %(limit)s, %(lease)s)"
+_prepared: WeakSet[RawConnection] = WeakSet()
+
+
+def prepare(connection: RawConnection) -> None:
+    """Plan the claim, once for the connection, which must be in autocommit."""
+    with connection.cursor() as cursor, suppress(DuplicatePreparedStatement):
+        cursor.execute(_PREPARE)
+        _prepared.add(connection)
+
+
 def claim(connection: RawConnection, executor: str, *, limit: int, lease: float) -> list[Claimed]:
-    """Take up to ``limit`` due runs for ``lease`` seconds, the longest due first."""
+    """Take up to ``limit`` due runs for ``lease`` seconds, the longest due first.
+
+    On a connection that has been through ``prepare`` it is cheaper.
+    """
+    values = {"executor": executor, "limit": limit, "lease": lease}
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, {"executor": executor, "limit": limit, "lease": lease})
+        if connection in _prepared:
+            try:
+                cursor.execute(_EXECUTE, values)
+            except InvalidSqlStatementName:  # a pooler has changed the server behind us
+                _prepared.discard(connection)
+        if connection not in _prepared:
+            cursor.execute(_CLAIM, values)
         return [Claimed(*row) for row in cursor.fetchall()]
 
 

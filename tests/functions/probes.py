@@ -18,7 +18,7 @@ def touch_file(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     return {}
 
 
-def nothing(payload: dict[str, Any]) -> dict[str, Any]:
+def nothing(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     """Do nothing."""
     return {}
 

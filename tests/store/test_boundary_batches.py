@@ -20,7 +20,7 @@ from app.domain.lifecycle import (
 )
 from app.store import boundary
 from app.store.boundary import Boundary, StepEnd, StepStart
-from app.store.boundary_statement import PLAIN, WIDE
+from app.store.boundary_statement import LEAN, PLAIN, WIDE
 from app.store.leases import Claimed
 from app.store.migrations import upgrade
 from tests.processes import PATIENCE
@@ -127,7 +127,9 @@ def test_pause_and_cancel_of_many_runs_under_way_never_lets_one_start_late(world
         assert result.in_flight == (world.steps(run_id)[-1]["node_id"],)
 
 
-@pytest.mark.parametrize(("name", "scans"), [("boundary", 4), ("wide_boundary", 6)])
+@pytest.mark.parametrize(
+    ("name", "scans"), [("lean_boundary", 3), ("boundary", 4), ("wide_boundary", 6)]
+)
 @pytest.mark.parametrize("rows", [None, 0, 5000], ids=["unknown", "empty", "full"])
 def test_a_boundary_finds_its_rows_by_their_keys(
     fresh_database_url: str, rows: int | None, name: str, scans: int
@@ -145,8 +147,10 @@ def test_a_boundary_finds_its_rows_by_their_keys(
         )
         world.execute("ANALYZE runs; ANALYZE steps")
     connection = world.raw()
-    form = {"boundary": PLAIN, "wide_boundary": WIDE}[name]
-    arguments = boundary._arguments([step(held, end=1, sleep=2, start=3)], wide=form is WIDE)
+    form = {"lean_boundary": LEAN, "boundary": PLAIN, "wide_boundary": WIDE}[name]
+    arguments = boundary.arguments(
+        [step(held, end=1, start=3) if form is LEAN else step(held, end=1, sleep=2, start=3)], form
+    )
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {form.execute}", arguments)
         plan = "\n".join(line for (line,) in cursor.fetchall())
