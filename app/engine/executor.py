@@ -55,6 +55,7 @@ LISTENING_POLL = 12.0
 LEAST_WAIT = 0.02  # seconds between two claims that found nothing
 RETRY_SECONDS = 1.0
 JOIN_SECONDS = 5.0
+LIFELINE_SECONDS = 2.0  # the most that the first claim waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,9 @@ class Executor:
             self._courier.start()
         if self._options.listen:
             self._listener.start()
-        if self._options.liveness:
+        if self._options.liveness:  # first, since what is claimed before it is left to the lease
             self._lifeline.start()
+            self._lifeline.ready.wait(LIFELINE_SECONDS)
         log.info("executor started", extra={"executorId": self.id})
         woken = True
         while not self._draining.is_set():

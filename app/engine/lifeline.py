@@ -121,6 +121,7 @@ class Lifeline:
         self._pid: int | None = None  # of the session that holds our lock
         self._proven = False  # our lock was seen from another session
         self._off = False
+        self.ready = threading.Event()  # the lock was taken, or it was given up
         self._holder = threading.Thread(target=self._hold, name="lifeline", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
 
@@ -178,6 +179,7 @@ class Lifeline:
             if self._closing.is_set():
                 return None
         self._pid = connection.info.backend_pid
+        self.ready.set()
         while not self._closing.is_set():
             if self._rest(None, connection):
                 connection.poll()
@@ -296,6 +298,7 @@ class Lifeline:
         log.info("dead executors are found by their leases only", extra={"reason": reason})
         self._ending.set()
         self._closing.set()
+        self.ready.set()
         self.nudge()
 
 

@@ -13,9 +13,10 @@ import pytest
 from app.db import Database, RawConnection
 from app.domain.lifecycle import CANCELLED, PAUSED, QUEUED, RUNNING
 from app.store import executors, leases, liveness, sweeps
-from app.store.liveness import LIFELINE, WATCH, Peer
+from app.store.leases import DUE_CHANNEL
+from app.store.liveness import EXECUTORS, LIFELINE, WATCH, Peer
 from tests.processes import PATIENCE, wait_for
-from tests.store.world import World
+from tests.store.world import Ear, World
 
 NAME = "a-host-of-which-the-name-is-rather-long.example.org:4711:ab12cd"
 
@@ -44,8 +45,10 @@ def _peer(connection: RawConnection, name: str = NAME) -> Peer:
 
 def test_the_lock_is_seen_for_as_long_as_its_session_lives(world: World) -> None:
     assert liveness.look(world.raw()) == []
+    heard = Ear(world, DUE_CHANNEL)
     with session(world, LIFELINE) as connection:
         assert liveness.hold(connection, NAME, 4) is True
+        assert heard.all() == [EXECUTORS]
         assert _peer(world.raw()).pid == connection.info.backend_pid
         with session(world, LIFELINE) as second:
             assert liveness.hold(second, NAME, 4) is False
@@ -84,8 +87,11 @@ def test_the_leases_of_the_dead_end_and_nobody_elses(world: World) -> None:
     sleeping = world.put(RUNNING, due_at=late)
     before = {run_id: world.run(run_id) for run_id in (*held, other, sleeping)}
     _die(world)
+    heard = Ear(world, DUE_CHANNEL)
 
     assert liveness.bury(world.raw(), NAME) == 4
+
+    assert heard.all() == [""]
 
     (now,) = world.query("SELECT clock_timestamp() AS now")
     for run_id in held:
