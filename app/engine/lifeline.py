@@ -13,8 +13,8 @@ executors that hang. See app/store/liveness.py.
 from __future__ import annotations
 
 import logging
-import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -111,8 +111,8 @@ class Lifeline:
         self._threads = threads
         self._listening = listening
         self._on_death = on_death
-        self._bell, self._bell_rope = os.pipe()
-        os.set_blocking(self._bell_rope, False)
+        self._bell, self._rope = socket.socketpair()
+        self._rope.setblocking(False)
         self._news = threading.Event()  # the ring is to be read again
         self._ending = threading.Event()  # of the watch
         self._closing = threading.Event()
@@ -133,8 +133,8 @@ class Lifeline:
     def nudge(self) -> None:
         """Read the ring again: somebody has come, or notifications have begun."""
         self._news.set()
-        with suppress(BlockingIOError):  # it rings already, or nobody hears it any more
-            os.write(self._bell_rope, b"x")
+        with suppress(OSError):  # it rings already, or it is closed
+            self._rope.send(b"x")
 
     def end(self, seconds: float) -> None:
         """Watch nobody any more; it is waited for so long that the watch ends. The lock stays."""
@@ -149,6 +149,9 @@ class Lifeline:
         self.nudge()
         if self._holder.ident is not None:
             self._holder.join(seconds)
+        if not self._holder.is_alive():
+            self._bell.close()
+            self._rope.close()
 
     # -- our own lock
 
@@ -194,7 +197,9 @@ class Lifeline:
         cancel that comes before its statement is lost.
         """
         until = None if seconds is None else time.monotonic() + seconds
-        sockets = [self._bell] if connection is None else [self._bell, connection.fileno()]
+        sockets = [self._bell.fileno()]
+        if connection is not None:
+            sockets.append(connection.fileno())
         while not self._closing.is_set():
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
@@ -203,9 +208,9 @@ class Lifeline:
                 self._cut()
                 left = RETAKE_SECONDS if left is None else min(left, RETAKE_SECONDS)
             ready, _, _ = select.select(sockets, [], [], left)
-            if self._bell in ready:
-                os.read(self._bell, 1000)
-            if len(ready) > (self._bell in ready):
+            if sockets[0] in ready:
+                self._bell.recv(1000)
+            if sockets[-1] in ready and connection is not None:
                 return True
         return False
 
