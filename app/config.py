@@ -137,6 +137,7 @@ def _private_hosts(text: str) -> tuple[str, ...]:
 
 
 _SWITCH = {"on": True, "off": False, "true": True, "false": False, "1": True, "0": False}
+_LIVENESS = {"auto": "auto", "off": "off"}
 _LEVELS = {level: level for level in ("debug", "info", "warning", "error")}
 
 
@@ -170,6 +171,7 @@ class Settings:
     lease_seconds: float = _setting("METRONOME_LEASE_SECONDS", _seconds(1, 3600), 10.0)
     poll_seconds: float = _setting("METRONOME_POLL_SECONDS", _seconds(0.05, 60), 1.0)
     listen: bool = _setting("METRONOME_LISTEN", _choice(_SWITCH), True)
+    liveness: str = _setting("METRONOME_LIVENESS", _choice(_LIVENESS), "auto")
     grace_seconds: float = _setting("METRONOME_GRACE_SECONDS", _seconds(0, 3600), 10.0)
     log_level: str = _setting("METRONOME_LOG_LEVEL", _choice(_LEVELS), "info")
     web_workers: int = _setting("METRONOME_WEB_WORKERS", _whole(1, 64), 2)

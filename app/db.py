@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 RawConnection = psycopg2.extensions.connection
 
+OWNER_LENGTH: Final = 40  # characters of an owner's id, its end: names have 63 bytes at the most
+
 _IDLE_SECONDS = 5  # between two statements of a transaction
 # How long a row is waited for that somebody else is changing. Whoever locks a workflow sends it at
 # the head of the same message: otherwise one who is slow there would take all web threads.
@@ -47,10 +49,15 @@ def _dumps(value: Any) -> str:
 
 
 class Database:
-    """One PostgreSQL database; ``pool_size`` connections are kept, as many more may be opened."""
+    """One PostgreSQL database; ``pool_size`` connections are kept, as many more may be opened.
 
-    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+    The end of ``owner``, an executor's id, is a part of the names of raw connections: so others can
+    see in the database whether it has any.
+    """
+
+    def __init__(self, url: str, *, pool_size: int = 5, owner: str = "") -> None:
         self.url = normalized(url)
+        self._owner = owner
         self._engine = create_engine(
             self.url,
             isolation_level="AUTOCOMMIT",
@@ -105,7 +112,7 @@ class Database:
         arguments, options = self._engine.dialect.create_connect_args(self.url)
         ours = {
             "connect_timeout": 5,
-            "application_name": application_name,
+            "application_name": f"{application_name} {self._owner[-OWNER_LENGTH:]}".rstrip(),
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,

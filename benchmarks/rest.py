@@ -15,9 +15,9 @@ from benchmarks.server import KEY, Bench, Plan
 from tests import servers
 
 START_P50_MS = 10.0
-CPU_PERCENT = 1.0
-STATEMENTS = 30.0  # a minute
-RSS_MB = 90.0
+CPU_PERCENT = 0.5
+STATEMENTS = 20.0  # a minute
+RSS_MB = 80.0
 WAITING = 10_000  # runs beside which an executor rests
 
 _TICKS = os.sysconf("SC_CLK_TCK")

@@ -95,8 +95,9 @@ _PROMISES = (
     (
         "A crash loses nothing",
         "While an executor holds a run it renews a lease. When it dies, another one takes the run "
-        "over behind the last finished step as soon as the lease has ended. What the dead one "
-        "still sends is refused. A run that was stopped meanwhile is tidied up, and not resumed.",
+        "over behind the last finished step: at once, or where nothing tells of the death, as soon "
+        "as the lease has ended. What the dead one still sends is refused. A run that was stopped "
+        "meanwhile is tidied up, and not resumed.",
     ),
     (
         "Tenants don't see each other",

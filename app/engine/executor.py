@@ -6,6 +6,7 @@
     scheduler       start the runs of schedules (scheduler.py)
     places          give runs that wait for a place in their group one that is free (services)
     listener        notifications, which make all of it happen sooner (listener.py)
+    lifeline        notice that another executor has died (lifeline.py)
 
 Any number of these processes may run on any number of hosts; they meet in the database only.
 """
@@ -33,6 +34,7 @@ from app.engine.courier import Courier
 from app.engine.graphs import Graphs
 from app.engine.holds import Hold, Holds
 from app.engine.interpreter import Interpreter
+from app.engine.lifeline import Lifeline
 from app.engine.link import Disconnected, Link
 from app.engine.listener import Listener
 from app.engine.monitor import Monitor
@@ -47,10 +49,13 @@ from app.store import executors, leases
 
 log = logging.getLogger(__name__)
 
-LISTENING_POLL = 10.0  # times the poll interval, while notifications arrive
+# Times the poll interval, while notifications arrive. A little more than what it takes the monitor
+# to look again: that is one statement for both.
+LISTENING_POLL = 12.0
 LEAST_WAIT = 0.02  # seconds between two claims that found nothing
 RETRY_SECONDS = 1.0
 JOIN_SECONDS = 5.0
+LIFELINE_SECONDS = 2.0  # the most that the first claim waits for
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class Options:
     grace: float
     listen: bool
     limits: NodeLimits
+    liveness: bool = True
 
 
 class Executor:
@@ -71,8 +77,9 @@ class Executor:
 
     def __init__(self, options: Options, kinds: Mapping[str, NodeKind] = RUNNABLE) -> None:
         self._options = options
-        self.id = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
-        self._db = Database(options.database_url)
+        host = socket.gethostname().encode("ascii", "replace").decode()
+        self.id = f"{host}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._db = Database(options.database_url, owner=self.id)
         self._link = Link(self._db, "metronome claims", leases.prepare)
         self._clock = DatabaseClock()
         self._holds = Holds(lambda: self._monitor.nudge())
@@ -80,6 +87,8 @@ class Executor:
         self._wake = threading.Event()
         self._draining = threading.Event()
         self._only_polls = False  # nothing is known to be due before the next look
+        self._looked = 0.0  # when the monitor last did, and when we look again, in monotonic time
+        self._looks_at = 0.0
         self._writer = Writer(self._db, self._clock)
         self._places = Places(self._db)
         self._interpreter = Interpreter(
@@ -97,6 +106,7 @@ class Executor:
             on_stop=self._holds.told,
             on_outbox=lambda: self._courier.nudge(),
             on_schedule=lambda: self._scheduler.nudge(),
+            on_executors=lambda: self._lifeline.nudge(),
             on_live=self._on_live,
         )
         self._courier = Courier(
@@ -117,7 +127,15 @@ class Executor:
             poll=options.poll,
             listening=lambda: self._listener.live,
             on_schedule=self._scheduler.due_in,
+            on_due=self._due_in,
             on_places=self._places.free,
+        )
+        self._lifeline = Lifeline(
+            self._db,
+            executor=self.id,
+            threads=options.threads,
+            listening=lambda: self._listener.live,
+            on_death=self._on_death,
         )
         self._workers = [
             threading.Thread(target=self._worker, name=f"worker-{number}", daemon=True)
@@ -134,10 +152,15 @@ class Executor:
             self._courier.start()
         if self._options.listen:
             self._listener.start()
+        if self._options.liveness:  # first, since what is claimed before it is left to the lease
+            self._lifeline.start()
+            self._lifeline.ready.wait(LIFELINE_SECONDS)
         log.info("executor started", extra={"executorId": self.id})
         woken = True
         while not self._draining.is_set():
-            woken = self._wake.wait(self._claim(news=woken))
+            wait = self._claim(news=woken)
+            self._looks_at = time.monotonic() + wait
+            woken = self._wake.wait(wait)
             self._wake.clear()
         self._drain()
 
@@ -154,9 +177,12 @@ class Executor:
         idle = self._options.threads - len(self._holds)
         if idle <= 0:
             return self._options.lease
-        only_polls, self._only_polls = self._only_polls, False
+        only_polls, self._only_polls = self._only_polls and not news, False
+        if only_polls and (left := self._looked + self._poll() - time.monotonic()) > 0:
+            self._only_polls = True
+            return left
         try:
-            if only_polls and not news:
+            if only_polls:
                 due = self._link.run(leases.next_due)
                 if due is None or due > 0:
                     return self._until(due)
@@ -178,9 +204,18 @@ class Executor:
 
     def _until(self, due: float | None) -> float:
         """How long to wait for what is due in so many seconds; None: for nothing that is known."""
-        poll = self._options.poll * (LISTENING_POLL if self._listener.live else 1.0)
+        poll = self._poll()
         self._only_polls = due is None or due > poll
         return poll if due is None else max(LEAST_WAIT, min(poll, due))
+
+    def _poll(self) -> float:
+        return self._options.poll * (LISTENING_POLL if self._listener.live else 1.0)
+
+    def _due_in(self, seconds: float | None) -> None:
+        """The monitor has looked: a run is due in so many seconds, None where none is."""
+        self._looked = time.monotonic()
+        if seconds is not None and self._looked + seconds < self._looks_at - LEAST_WAIT:
+            self._wake.set()
 
     def _worker(self) -> None:
         while (hold := self._work.get()) is not None:
@@ -202,6 +237,12 @@ class Executor:
         self._monitor.look()
         self._courier.nudge()
         self._scheduler.nudge()
+        self._lifeline.nudge()
+
+    def _on_death(self) -> None:
+        """The leases of another executor have ended: take its runs over, tidy up behind it."""
+        self._wake.set()
+        self._monitor.sweep()
 
     def _on_started(self) -> None:
         """A schedule has started a run: take it, or let another executor take it."""
@@ -230,10 +271,12 @@ class Executor:
         self._scheduler.join(JOIN_SECONDS)
         self._notifier.close()
         self._monitor.join(JOIN_SECONDS)  # or it would say once more that this executor lives
+        self._lifeline.end(JOIN_SECONDS)
         try:
             self._link.run(lambda c: executors.gone(c, self.id))
         except (Disconnected, psycopg2.Error) as error:
             log.warning("could not sign off", extra={"error": str(error).strip()})
+        self._lifeline.close(JOIN_SECONDS)
         log.info("executor ended", extra={"executorId": self.id})
 
     def _await_workers(self, seconds: float) -> None:
@@ -272,6 +315,7 @@ def main(settings: Settings) -> int:
             poll=settings.poll_seconds,
             grace=settings.grace_seconds,
             listen=settings.listen,
+            liveness=settings.liveness != "off",
             limits=NodeLimits(
                 http_allowed_private=settings.http_allow_private,
                 output_max_bytes=settings.max_output_bytes,

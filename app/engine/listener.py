@@ -17,6 +17,7 @@ import psycopg2
 
 from app.db import Database, RawConnection
 from app.store.leases import DUE_CHANNEL
+from app.store.liveness import EXECUTORS
 from app.store.outbox import OUTBOX_CHANNEL
 from app.store.schedules import SCHEDULE
 from app.store.trees import STOP_CHANNEL
@@ -39,6 +40,7 @@ class Listener(threading.Thread):
         on_stop: Callable[[str, str], None],
         on_outbox: Callable[[], None],
         on_schedule: Callable[[], None],
+        on_executors: Callable[[], None],
         on_live: Callable[[], None],
     ) -> None:
         super().__init__(name="listener", daemon=True)
@@ -47,6 +49,7 @@ class Listener(threading.Thread):
         self._on_stop = on_stop
         self._on_outbox = on_outbox
         self._on_schedule = on_schedule
+        self._on_executors = on_executors
         self._on_live = on_live
         self._end_read, self._end_write = os.pipe()
         self._ending = False
@@ -118,6 +121,8 @@ class Listener(threading.Thread):
     def _pass_on(self, channel: str, payload: str) -> None:
         if channel == DUE_CHANNEL and payload == SCHEDULE:
             self._on_schedule()
+        elif channel == DUE_CHANNEL and payload == EXECUTORS:
+            self._on_executors()
         elif channel == DUE_CHANNEL:
             self._on_due()
         elif channel == OUTBOX_CHANNEL:

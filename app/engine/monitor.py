@@ -44,6 +44,7 @@ class Monitor(threading.Thread):
         poll: float,
         listening: Callable[[], bool],
         on_schedule: Callable[[float | None], None],
+        on_due: Callable[[float | None], None],
         on_places: Callable[[Iterable[Group]], None],
     ) -> None:
         super().__init__(name="monitor", daemon=True)
@@ -56,10 +57,12 @@ class Monitor(threading.Thread):
         self._poll = poll
         self._listening = listening
         self._on_schedule = on_schedule
+        self._on_due = on_due
         self._on_places = on_places
         self._wake = threading.Event()
         self._ending = False
         self._unread = False
+        self._unswept = False
         now = time.monotonic()
         self._due = {self._renew: now, self._read: now, self._seen: now, self._sweep: now}
         # not all of a deployment at the same time
@@ -72,6 +75,11 @@ class Monitor(threading.Thread):
     def look(self) -> None:
         """Read the statuses once: notifications have begun, and some may have come before."""
         self._unread = True
+        self._wake.set()
+
+    def sweep(self) -> None:
+        """Sweep at once: an executor has died."""
+        self._unswept = True
         self._wake.set()
 
     def end(self) -> None:
@@ -93,6 +101,8 @@ class Monitor(threading.Thread):
         now = time.monotonic()
         if self._unread:
             self._due[self._read] = now
+        if self._unswept:
+            self._due[self._sweep] = now
         for chore, due in self._due.items():
             if due > now:
                 continue
@@ -121,13 +131,15 @@ class Monitor(threading.Thread):
         return self._poll
 
     def _seen(self) -> float:
-        """Say that this executor lives, and hear when the next schedule is due."""
-        seen = self._link.run(lambda c: executors.seen(c, self._executor, self._threads))
-        self._on_schedule(seen)
+        """Say that this executor lives, and hear when the next run and schedule are due."""
+        upcoming = self._link.run(lambda c: executors.seen(c, self._executor, self._threads))
+        self._on_schedule(upcoming.schedule)
+        self._on_due(upcoming.run)
         return executors.SEEN_SECONDS
 
     def _sweep(self) -> float:
         """Close the steps of stopped runs whose executor died; see who could have a place."""
+        self._unswept = False
         swept: Swept = self._link.run(sweep)
         for run_id in swept.runs:
             log.warning("closed the steps of a dead executor", extra={"runId": run_id})

@@ -1,13 +1,16 @@
 """Which executors live: each says so every few seconds.
 
-What it is answered saves it a statement of its own: when the next schedule is due.
+What it is answered saves it statements of their own: when the next run and schedule are due.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from sqlalchemy import Connection, text
 
 from app.db import RawConnection
+from app.store.leases import NEXT_DUE
 from app.store.schedules import SECONDS
 
 SEEN_SECONDS = 10.0  # how often an executor says that it lives
@@ -15,7 +18,7 @@ SEEN_SECONDS = 10.0  # how often an executor says that it lives
 _SEEN = f"""
 INSERT INTO executors (id, threads) VALUES (%(id)s, %(threads)s)
 ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp()
-RETURNING {SECONDS}
+RETURNING {SECONDS}, ({NEXT_DUE})
 """
 _GONE = "DELETE FROM executors WHERE id = %s OR seen_at < clock_timestamp() - interval '1 day'"
 
@@ -25,12 +28,19 @@ _ALIVE = text(
 )
 
 
-def seen(connection: RawConnection, executor: str, threads: int) -> float | None:
-    """Say that ``executor`` lives; seconds until the next schedule is due, None without one."""
+class Upcoming(NamedTuple):
+    """Seconds until the next schedule and the next run are due; None where there is none."""
+
+    schedule: float | None
+    run: float | None
+
+
+def seen(connection: RawConnection, executor: str, threads: int) -> Upcoming:
+    """Say that ``executor`` lives; what is due next."""
     with connection.cursor() as cursor:
         cursor.execute(_SEEN, {"id": executor, "threads": threads})
-        row = cursor.fetchone()
-    return None if row is None or row[0] is None else float(row[0])
+        ((schedule, run),) = cursor.fetchall()
+    return Upcoming(schedule, run)
 
 
 def gone(connection: RawConnection, executor: str) -> None:

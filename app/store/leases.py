@@ -180,7 +180,7 @@ def claim(connection: RawConnection, executor: str, *, limit: int, lease: float)
         return [Claimed(*row) for row in cursor.fetchall()]
 
 
-_NEXT_DUE = f"""
+NEXT_DUE = f"""
 SELECT extract(epoch FROM min(due_at) - clock_timestamp())::float8
 FROM runs WHERE status IN ({sql_list(CLAIMABLE)}) AND admitted AND due_at < 'infinity'
 """
@@ -189,7 +189,7 @@ FROM runs WHERE status IN ({sql_list(CLAIMABLE)}) AND admitted AND due_at < 'inf
 def next_due(connection: RawConnection) -> float | None:
     """Seconds until the next run is due (negative where one is overdue); None without one."""
     with connection.cursor() as cursor:
-        cursor.execute(_NEXT_DUE)
+        cursor.execute(NEXT_DUE)
         row = cursor.fetchone()
     return None if row is None or row[0] is None else float(row[0])
 

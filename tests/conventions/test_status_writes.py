@@ -30,6 +30,7 @@ WRITERS = {
     ("UPDATE", "store/boundary_statement.py"): [True, False],  # a move; the signal
     ("INSERT", "store/boundary_statement.py"): [True],  # a nested run is queued
     ("UPDATE", "store/leases.py"): [True, False, True],  # claim; renew; let_go
+    ("UPDATE", "store/liveness.py"): [False],  # the lease of a dead executor has ended
     ("UPDATE", "store/sweeps.py"): [False],  # nobody holds the run any more
     ("UPDATE", "store/concurrency.py"): [False],  # a place
 }

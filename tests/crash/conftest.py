@@ -113,7 +113,7 @@ class Crew:
         return bool(
             self.bench.sql(
                 "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND"
-                " application_name = 'metronome listener' AND state = 'idle'"
+                " application_name LIKE 'metronome listener%%' AND state = 'idle'"
                 " AND query LIKE 'LISTEN%%'"
             )
         )

@@ -49,11 +49,11 @@ def test_killed_executors_lose_no_run_and_run_no_finished_node_twice(
     _nothing_is_wrong(crew)
 
 
-def test_the_other_executor_takes_a_run_over_once_its_lease_has_ended(
+def test_where_nothing_else_tells_of_a_death_the_end_of_the_lease_does(
     crew: Crew, wait_for: Wait
 ) -> None:
     for _ in range(2):
-        crew.bench.start_executor()
+        crew.bench.start_executor(METRONOME_LIVENESS="off")
     run_id = crew.queue(crew.plan(crew.function("touch_file"), crew.gated()))
     wait_for(lambda: crew.marked("n2"))
     crew.holder(run_id).kill9()

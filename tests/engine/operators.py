@@ -130,9 +130,10 @@ def locked(lab: Lab, run: Run) -> Iterator[None]:
 
 
 def wait_for_lock_waiters(lab: Lab, count: int, application: str = "%") -> None:
-    """Return once ``count`` sessions of this application wait for a lock."""
+    """Return once ``count`` sessions of this application wait for a lock; no executor's watch."""
     waiting = """SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-        AND wait_event_type = 'Lock' AND application_name LIKE :application"""
+        AND wait_event_type = 'Lock' AND wait_event <> 'advisory'
+        AND application_name LIKE :application"""
     wait_for(
         lambda: sql(lab, waiting, application=application)[0][0] >= count,
         10,

@@ -247,7 +247,7 @@ def test_it_outlives_the_loss_of_its_connection(
         wait_for(lambda: empty(world), 20)
         world.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'metronome courier'"
+            " WHERE datname = current_database() AND application_name LIKE 'metronome courier%%'"
         )
     assert len({event["runId"] for event in receiver.events}) == 3
 

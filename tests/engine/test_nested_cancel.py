@@ -44,7 +44,7 @@ def test_a_run_that_is_being_created_when_the_root_is_cancelled_is_cancelled_too
     middle = child(lab, root)
     with locked(lab, root):
         lab.gate.open.set()
-        wait_for_lock_waiters(lab, 1, "metronome writer")
+        wait_for_lock_waiters(lab, 1, "metronome writer%")
         cancelling = Cancelling(lab, root)
         wait_for_lock_waiters(lab, 2)
     assert cancelling.result().moved
@@ -65,7 +65,7 @@ def test_a_run_that_is_created_after_the_cancel_of_the_root_never_is(lab: Lab) -
         cancelling = Cancelling(lab, root)
         wait_for_lock_waiters(lab, 1)
         lab.gate.open.set()
-        wait_for_lock_waiters(lab, 1, "metronome writer")
+        wait_for_lock_waiters(lab, 1, "metronome writer%")
     assert cancelling.result().moved
     lab.until(middle, "cancelled")
     assert children(lab, middle) == []

@@ -44,7 +44,7 @@ def writer(db: Database) -> Iterator[Writer]:
 # Those of this test: the executors of other tests may have left some.
 _SESSIONS = """
 FROM pg_stat_activity
-WHERE datname = current_database() AND application_name = 'metronome writer'
+WHERE datname = current_database() AND application_name LIKE 'metronome writer%%'
     AND backend_start > (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
 """
 

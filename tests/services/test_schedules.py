@@ -258,7 +258,10 @@ def test_no_run_begins_behind_a_change_of_its_workflow(
 ) -> None:
     metronome_id, due_at = _publish_due(db, {"intervalSeconds": 10})
     due = _due(db)
-    waiting = text("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    waiting = text(
+        "SELECT 1 FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
     with ThreadPoolExecutor(1) as threads, db.connect() as eyes:
         with db.transaction() as changing:
             changing.execute(text(f"UPDATE metronomes SET {change}"))

@@ -123,7 +123,7 @@ def test_an_attempt_is_counted_when_it_begins_and_not_when_it_goes_on(world: Wor
     ("statement", "index"),
     [
         (leases._CLAIM % {"limit": 10, "lease": 60, "executor": "'e'"}, "runs_due"),
-        (leases._NEXT_DUE, "runs_due"),
+        (leases.NEXT_DUE, "runs_due"),
         (sweeps._SWEEP % {"limit": 10, "error": "'e'"}, "runs_draining"),
     ],
     ids=["claim", "next due", "sweep"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     CheckConstraint,
     Column,
     Index,
@@ -77,4 +78,6 @@ executors = Table(
     Column("threads", Integer, nullable=False),
     time_column("started_at"),
     time_column("seen_at"),
+    # it holds a lock while it lives: see store/liveness.py
+    Column("lifeline", Boolean, nullable=False, server_default=text("false")),
 )

@@ -151,6 +151,8 @@ runs = Table(
             f"lease_token IS NOT NULL AND NOT {one_of('status', lifecycle.CLAIMABLE)}"
         ),
     ),
+    # what an executor holds: looked at once it is dead
+    Index("runs_held", "locked_by", postgresql_where=text("lease_token IS NOT NULL")),
     Index("runs_by_metronome", "metronome_id", "id"),
     Index("runs_by_status", "metronome_id", "status", "id"),
     Index(
