@@ -173,16 +173,10 @@ class World:
             text=True,
         )
         log.close()
-        threading.Thread(target=self._read, args=(client,), daemon=True).start()
+        threading.Thread(target=_read, args=(client, self._answers), daemon=True).start()
         self._client = client
         self._answer(PATIENCE)
         return client
-
-    def _read(self, client: subprocess.Popen[str]) -> None:
-        assert client.stdout is not None
-        for line in client.stdout:
-            self._answers.put(line)
-        self._answers.put("")
 
     def _answer(self, patience: float) -> dict[str, Any]:
         try:
@@ -239,13 +233,26 @@ class World:
         paths = sorted(self._directory.glob("*.log"))
         return "\n".join(path.read_text(errors="replace")[-1500:] for path in paths)
 
+    def hang_up(self) -> None:
+        """End the client, until the next call."""
+        if self._client is not None:
+            self._client.kill()
+            self._client.wait(PATIENCE)
+            self._client = None
+            self._answers = queue.Queue()
+
     def close(self) -> None:
         """End all of it."""
         for worker in self._workers:
             worker.kill9()
-        if self._client is not None:
-            self._client.kill()
-            self._client.wait(PATIENCE)
+        self.hang_up()
+
+
+def _read(client: subprocess.Popen[str], answers: queue.Queue[str]) -> None:
+    assert client.stdout is not None
+    for line in client.stdout:
+        answers.put(line)
+    answers.put("")
 
 
 def _mark(line: str) -> Mark:

@@ -1,7 +1,7 @@
 """The process of a peer: ``python -m benchmarks.peers.with_<name> describe|prepare|worker|client``
 
-The database's URL is in PEERS_URL. ``worker PROFILE INSTANCE`` works until it is killed. ``client``
-reads a request a line, ``{"call": ..., "arguments": [...]}``, and answers each with the value, or
+The database's URL is in PEERS_URL. ``worker PROFILE INSTANCE`` works until it is killed; in place of
+a profile it takes settings as JSON, to try them. ``client`` reads a request a line, ``{"call": ..., "arguments": [...]}``, and answers each with the value, or
 the error, and the times at which the call began and ended: the library's own time, without ours.
 
 Only the standard library is imported here.
@@ -67,7 +67,8 @@ def main(peer: Peer) -> None:
     elif command == "prepare":
         peer.prepare(url)
     elif command == "worker":
-        peer.work(url, peer.settings[arguments[0]], arguments[1])
+        settings = peer.settings.get(arguments[0]) or json.loads(arguments[0])
+        peer.work(url, settings, arguments[1])
     elif command == "client":
         _serve(peer.client, url)
 

@@ -125,7 +125,7 @@ PEER = side.Peer(
     settings={
         "default": {"worker_concurrency": 8},
         "eight": {"worker_concurrency": 8, "polling_interval_sec": 0.02},
-        "best": {"polling_interval_sec": 0.1, "sys_db_pool_size": 20},
+        "best": {"worker_concurrency": 8, "polling_interval_sec": 0.02},  # more is slower
         "alone": {"worker_concurrency": 1, "polling_interval_sec": 0.01},
     },
     prepare=prepare,

@@ -84,6 +84,7 @@ class Client:
         self._actor = keys.authenticate(self._db, KEY)
         self._notifier = DueNotifier(self._db)
         self._sql = self._db.raw(application_name="benchmark")
+        self._of: dict[str, str] = {}  # run id to workflow id
         self._ids = dict(self._rows("SELECT name, id FROM metronomes"))
 
     def _rows(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -108,12 +109,13 @@ class Client:
         run, _ = starts.create(
             self._db, self._actor, self._ids[kind], wanted, tell=self._notifier.tell
         )
+        self._of[run.id] = run.metronome_id
         return run.id
 
     def cancel(self, workflow: str) -> None:
         """What POST .../cancel does."""
-        (row,) = self._rows("SELECT metronome_id FROM runs WHERE id = %s", workflow)
-        transitions.cancel(self._db, self._actor, row[0], workflow, free=concurrency.leave)
+        metronome_id = self._of[workflow]
+        transitions.cancel(self._db, self._actor, metronome_id, workflow, free=concurrency.leave)
 
     def left(self) -> bool:
         """Whether a run is queued or running, or a node of one still in flight."""

@@ -112,8 +112,8 @@ PEER = side.Peer(
     durable=False,
     settings={
         "default": {"limit": 8},
-        "eight": {"limit": 8, "debounce_interval": 0.001},
-        "best": {"limit": 100},
+        "eight": {"limit": 8},
+        "best": {"limit": 400},
         "alone": {"limit": 1},
     },
     prepare=prepare,

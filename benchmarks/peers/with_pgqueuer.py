@@ -13,7 +13,7 @@ import asyncpg
 import psycopg
 import uvloop
 from pgqueuer import PgQueuer
-from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
+from pgqueuer.db import AsyncpgDriver
 from pgqueuer.models import Context, Job
 from pgqueuer.queries import Queries
 
@@ -22,31 +22,31 @@ from benchmarks.peers.work import KINDS, step_async
 
 
 def prepare(url: str) -> None:
-    """Its tables, durable as they come."""
+    """Its tables, durable as they come, with the autovacuum that its checklist asks for."""
 
     async def install() -> None:
         connection = await asyncpg.connect(url)
-        await Queries(AsyncpgDriver(connection)).install()
+        queries = Queries(AsyncpgDriver(connection))
+        await queries.install()
+        await queries.optimize_autovacuum()
         await connection.close()
 
     asyncio.run(install())
 
 
 def work(url: str, settings: side.Settings, instance: str) -> None:
-    """A worker, as ``pgq run`` would start it."""
+    """A worker on a connection of its own, as the guide to its performance wants it."""
     uvloop.run(_work(url, settings))
 
 
 async def _work(url: str, settings: side.Settings) -> None:
-    pool = await asyncpg.create_pool(url, min_size=2, max_size=settings["pool"])
-    app = PgQueuer(AsyncpgPoolDriver(pool))
+    app = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
     for name, kind in KINDS.items():
         if kind.seconds is None:
             app.entrypoint(name)(_nothing)
         else:
             app.entrypoint(name, accepts_context=True)(_marked(kind.steps, kind.seconds))
-    options = {name: value for name, value in settings.items() if name != "pool"}
-    await app.run(**options)
+    await app.run(**settings)
 
 
 async def _nothing(job: Job) -> None:
@@ -104,10 +104,10 @@ PEER = side.Peer(
     title="PgQueuer",
     durable=False,
     settings={
-        "default": {"batch_size": 4, "max_concurrent_tasks": 8, "pool": 4},
-        "eight": {"batch_size": 4, "max_concurrent_tasks": 8, "pool": 4},
-        "best": {"batch_size": 100, "pool": 4},
-        "alone": {"batch_size": 1, "max_concurrent_tasks": 2, "pool": 4},
+        "default": {"batch_size": 4, "max_concurrent_tasks": 8},
+        "eight": {"batch_size": 4, "max_concurrent_tasks": 8},
+        "best": {"batch_size": 100},
+        "alone": {"batch_size": 1, "max_concurrent_tasks": 2},
     },
     prepare=prepare,
     work=work,

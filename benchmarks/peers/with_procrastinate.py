@@ -93,7 +93,7 @@ PEER = side.Peer(
     settings={
         "default": {"concurrency": 8, "pool": 10},
         "eight": {"concurrency": 8, "pool": 10},
-        "best": {"concurrency": 30, "pool": 20},
+        "best": {"concurrency": 16, "pool": 18},
         "alone": {"concurrency": 1, "pool": 4},
     },
     prepare=prepare,
