@@ -1,8 +1,10 @@
-"""The process of a peer: ``python -m benchmarks.peers.with_<name> describe|prepare|worker|client``
+"""The process of a peer: ``python -m benchmarks.peers.with_<name> COMMAND``
 
-The database's URL is in PEERS_URL. ``worker PROFILE INSTANCE`` works until it is killed; in place of
-a profile it takes settings as JSON, to try them. ``client`` reads a request a line, ``{"call": ..., "arguments": [...]}``, and answers each with the value, or
-the error, and the times at which the call began and ended: the library's own time, without ours.
+The database's URL is in PEERS_URL. ``describe`` prints what is compared, ``prepare`` installs what
+the peer needs in the database. ``worker PROFILE INSTANCE`` works until it is killed; in place of a
+profile it takes settings as JSON, to try them. ``client`` reads a request a line, ``{"call": ...,
+"arguments": [...]}``, and answers each with the value, or the error, and the times at which the
+call began and ended: the library's own time, without ours.
 
 Only the standard library is imported here.
 """
@@ -45,9 +47,12 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A peer. ``settings`` has these profiles: ``default`` (as it comes, eight at a time), ``eight``
-    (as fast as its documentation lets it be, eight at a time), ``best`` (the same without that
-    limit) and ``alone`` (one at a time)."""
+    """A peer.
+
+    ``settings`` has these profiles: ``default`` (as it comes, eight at a time), ``eight`` (as fast
+    as its documentation lets it be, eight at a time), ``best`` (the same without that limit) and
+    ``alone`` (one at a time).
+    """
 
     package: str
     title: str

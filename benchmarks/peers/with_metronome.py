@@ -45,7 +45,11 @@ def _definition(kind: Kind) -> dict[str, Any]:
             "kind": "function",
             "config": {
                 "functionName": "peer_step",
-                "payload": {"tag": "{{ trigger.input.tag }}", "number": number, "seconds": kind.seconds},
+                "payload": {
+                    "tag": "{{ trigger.input.tag }}",
+                    "number": number,
+                    "seconds": kind.seconds,
+                },
             },
         }
         for number in range(kind.steps)
