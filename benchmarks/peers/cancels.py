@@ -47,7 +47,7 @@ def _batch(world: World, first: int) -> list[Cancel]:
     time.sleep(SETTLED)
     marks = world.marks()
     return [
-        _judged(
+        judged(
             [mark for mark in marks if mark.tag == tag],
             answers[tag],
             world.call("recorded", workflow).value,
@@ -56,7 +56,8 @@ def _batch(world: World, first: int) -> list[Cancel]:
     ]
 
 
-def _judged(marks: list[Mark], answer: Answer, recorded: list[int] | None) -> Cancel:
+def judged(marks: list[Mark], answer: Answer, recorded: list[int] | None) -> Cancel:
+    """One cancel, from the lines of its workflow's steps and what is recorded of them."""
     starts = {mark.number: mark.at for mark in marks if mark.event == "start"}
     late = [number for number, at in starts.items() if at > answer.ended]
     last = max(mark.at for mark in marks)

@@ -54,7 +54,9 @@ def write(data: Data, directory: Path) -> None:
     """Into ``directory``: JSON and charts; and tables into performance.rst beside it, where the
     marks are."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "peers.json").write_text(_compact(data))
+    text = _compact(data)
+    data = json.loads(text)  # what is shown is what is kept
+    (directory / "peers.json").write_text(text)
     for name, picture in pictures.all_of(data).items():
         (directory / f"{name}.svg").write_text(picture)
     page = directory.parent / "performance.rst"
@@ -63,12 +65,12 @@ def write(data: Data, directory: Path) -> None:
         before, begin, rest = text.partition(BEGIN)
         _, end, after = rest.partition(END)
         if begin and end:
-            page.write_text(f"{before}{BEGIN}\n\n{_rst(data, directory.name)}{END}{after}")
+            page.write_text(f"{before}{BEGIN}\n\n{restructured(data, directory.name)}{END}{after}")
 
 
 def _compact(data: Data) -> str:
     """JSON of which lists of numbers take one line each."""
-    text = json.dumps(_rounded(data), indent=1, sort_keys=True)
+    text = json.dumps(_rounded(data), indent=1)
     return re.sub(r"\[[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
 
 
@@ -80,7 +82,8 @@ def _rounded(value: Any) -> Any:
     return [_rounded(one) for one in value] if isinstance(value, list) else value
 
 
-def _rst(data: Data, directory: str) -> str:
+def restructured(data: Data, directory: str) -> str:
+    """The tables and charts for the page; ``directory`` is where it finds the pictures."""
     shown = pictures.all_of(data)
     parts = []
     for table in tables.all_of(data):
