@@ -18,10 +18,12 @@ text { font: 12px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f
 .title { font-size: 16px; font-weight: 600 }
 .strong { font-weight: 700 }
 .muted { fill: #59636e }
+.ground { fill: #ffffff }
 .grid { stroke: #d1d9e0; stroke-width: 1 }
 .none { fill: none; stroke: #818b98; stroke-dasharray: 4 3 }
 @media (prefers-color-scheme: dark) {
-  text { fill: #f0f6fc } .muted { fill: #9198a1 } .grid { stroke: #3d444d }
+  .ground { fill: #0d1117 } .grid { stroke: #3d444d }
+  text { fill: #f0f6fc } .muted { fill: #9198a1 }
 }
 """
 
@@ -55,6 +57,7 @@ def bars(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}"'
         f' viewBox="0 0 {WIDTH} {height}" role="img">',
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        '<rect class="ground" width="100%" height="100%" rx="6"/>',
         _text(16, 26, title, "title"),
         _text(16, 46, note, "muted"),
         *_legend(series),
@@ -89,9 +92,14 @@ class _Scale:
 
 
 def _log_scale(values: Sequence[float]) -> _Scale:
-    low = math.floor(math.log10(0.7 * min(values, default=1)))  # so that every bar is seen
-    high = max(math.ceil(math.log10(max(values, default=10))), low + 1)
-    return _Scale(10.0**low, 10.0**high, [10.0**power for power in range(low, high + 1)], True)
+    least, most = min(values, default=1.0), max(values, default=10.0)
+    powers = range(math.floor(math.log10(least)) - 1, math.ceil(math.log10(most)) + 1)
+    steps = [part * 10.0**power for power in powers for part in (1, 2, 5)]
+    low = max(step for step in steps if step < 0.8 * least)  # so that every bar is seen
+    high = min(step for step in steps if step >= most)
+    inside = [step for step in steps if low <= step <= high]
+    decades = [step for step in inside if math.log10(step).is_integer()]
+    return _Scale(low, high, decades if len(decades) > 2 else inside, True)
 
 
 def _linear_scale(values: Sequence[float]) -> _Scale:

@@ -27,7 +27,7 @@ def merge(kept: Data, new: Data, *, add: bool) -> Data:
     """``new`` in place of what was kept of the same parts; ``add`` puts its rounds behind them."""
     merged = {**kept, **new}
     if add:
-        for part in ("throughput", "latency", "cancels"):
+        for part in ("throughput", "limit", "latency", "cancels"):
             if part in kept and part in new:
                 merged[part] = _joined(kept[part], new[part])
     return merged

@@ -30,7 +30,14 @@ def _told(title: str, *, durable: bool) -> dict[str, Any]:
 
 
 def _cancelled(**changes: list[Any]) -> dict[str, list[Any]]:
-    good = {"call": [2.0], "stop": [9.0], "late": [0], "beyond": [0.0], "cut": [False], "lost": [0]}
+    good: dict[str, list[Any]] = {
+        "call": [2.0],
+        "stop": [9.0],
+        "late": [0],
+        "beyond": [0.0],
+        "cut": [False],
+        "lost": [0],
+    }
     return {**good, **changes}
 
 
@@ -134,10 +141,12 @@ def test_only_what_is_between_the_marks_is_written_anew(tmp_path: Path) -> None:
 
 
 def test_a_part_replaces_what_was_kept_of_it_or_adds_rounds() -> None:
-    new = {"latency": {"metronome": [4.0]}}
+    new = {"latency": {"metronome": [4.0]}, "limit": {"8": [1.0]}}
     assert results.merge(DATA, new, add=False) == {**DATA, **new}
-    added = results.merge(DATA, new, add=True)["latency"]
-    assert added == {**DATA["latency"], "metronome": [2.0, 3.0, 4.0]}
+    added = results.merge(DATA, new, add=True)
+    assert added["latency"] == {**DATA["latency"], "metronome": [2.0, 3.0, 4.0]}
+    assert added["limit"] == {**DATA["limit"], "8": [2000.0, 2000.0, 1.0]}
+    assert added["cancels"] == DATA["cancels"]
 
 
 def _mark(event: str, number: int, at: float) -> Mark:
