@@ -158,10 +158,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where to write; docs/performance")
     options = parser.parse_args()
     options.out = options.out or (None if options.quick else ROOT / "docs" / "performance")
-    others = {"all": NAMES[1:], "none": ()}.get(options.peers) or options.peers.split(",")
-    options.names = ["metronome", *(name for name in others if name in NAMES[1:])]
-    options.parts = [part for part in PARTS if part in options.parts.split(",")]
+    known = {"all": ",".join(NAMES[1:]), "none": ""}
+    options.names = _chosen(parser, known.get(options.peers, options.peers), NAMES[1:])
+    options.parts = _chosen(parser, options.parts, PARTS)
     return options
+
+
+def _chosen(parser: argparse.ArgumentParser, text: str, known: Sequence[str]) -> list[str]:
+    wanted = [one for one in text.split(",") if one]
+    if unknown := [one for one in wanted if one not in known]:
+        parser.error(f"{', '.join(unknown)} is none of: {', '.join(known)}")
+    return [one for one in known if one in wanted]
 
 
 def main() -> int:
@@ -171,7 +178,7 @@ def main() -> int:
     patience = 5.0 if options.quick else PATIENT if options.patient else PATIENCE
     python = str(Path(options.python).absolute())
     with server(own=True) as postgres:
-        comparison = Comparison(postgres, options.names, python, quick=options.quick)
+        comparison = Comparison(postgres, [NAMES[0], *options.names], python, quick=options.quick)
         for part in options.parts:
             if part == "takeover":
                 comparison.takeover(patience)

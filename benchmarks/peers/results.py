@@ -85,12 +85,17 @@ def _rounded(value: Any) -> Any:
 def restructured(data: Data, directory: str) -> str:
     """The tables and charts for the page; ``directory`` is where it finds the pictures."""
     shown = pictures.all_of(data)
-    parts = []
+    parts = [f"Measured on {_machine(data)}.\n"]
     for table in tables.all_of(data):
         if table.picture in shown:
             parts.append(f".. image:: {directory}/{table.picture}.svg\n   :alt: {table.title}\n")
         parts.append(_list_table(table))
     return "\n".join(parts) + "\n"
+
+
+def _machine(data: Data) -> str:
+    told = data["machine"]
+    return f"{told['date']}: {told['cores']} cores, PostgreSQL {told['postgresql']}"
 
 
 def _list_table(table: Table) -> str:

@@ -90,7 +90,7 @@ def _throughput(data: Data) -> Table:
         heads += [f"{PROFILES[profile]}: a second", "Metronome"]
     return Table(
         f"Steps a second of one worker process, medians of {rounds}; how many times as many"
-        " Metronome does (500 workflows of 10 steps that do nothing, or 5,000 jobs)",
+        " Metronome does (workflows of 10 steps that do nothing, or so many jobs)",
         [*heads, "workflows a second, best"],
         rows,
         "steps",

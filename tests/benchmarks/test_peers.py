@@ -42,7 +42,7 @@ def _cancelled(**changes: list[Any]) -> dict[str, list[Any]]:
 
 
 DATA: dict[str, Any] = {
-    "machine": {"cores": 2},
+    "machine": {"cores": 2, "date": "2026-11-30", "postgresql": "18.6", "python": "3.11.7"},
     "peers": {
         "metronome": _told("Metronome", durable=True),
         "dbos": _told("DBOS", durable=True),
@@ -133,6 +133,7 @@ def test_only_what_is_between_the_marks_is_written_anew(tmp_path: Path) -> None:
         assert text.startswith(f"before\n\n{results.BEGIN}\n\n")
         assert text.endswith(f"\n{results.END}\n\nbehind\n")
         assert "old" not in text
+        assert "2026-11-30: 2 cores, PostgreSQL 18.6" in text
         assert text.count(".. image:: performance/steps.svg") == 1
     assert {path.name for path in (tmp_path / "performance").iterdir()} == {
         "peers.json", "steps.svg", "latency.svg", "cancel.svg", "takeover.svg", "idle.svg",
