@@ -2,7 +2,7 @@
 
 All of them in one PostgreSQL, durable, each in a database of its own, in turns. What can't be had
 or fails is left out, and its row says why. Writes docs/performance and the tables of
-docs/performance.rst, but not with ``--quick``.
+docs/performance.rst, but not with ``--quick`` or some of the peers only.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Comparison:
                 self._peers,
                 patience,
                 restart=way == "restart",
-                failed=lambda peer, error: self._failed("take-over", peer, error),
+                failed=lambda peer, error: self._failed("takeover", peer, error),
             )
             for way in ("another", "restart")
         }
@@ -157,7 +157,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--python", default=".venv-bench/bin/python", help="that has the peers")
     parser.add_argument("--out", type=Path, help="where to write; docs/performance")
     options = parser.parse_args()
-    options.out = options.out or (None if options.quick else ROOT / "docs" / "performance")
+    if options.out is None and options.peers == "all" and not options.quick:
+        options.out = ROOT / "docs" / "performance"
     known = {"all": ",".join(NAMES[1:]), "none": ""}
     options.names = _chosen(parser, known.get(options.peers, options.peers), NAMES[1:])
     options.parts = _chosen(parser, options.parts, PARTS)

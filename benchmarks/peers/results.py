@@ -26,6 +26,9 @@ def load(path: Path) -> Data:
 def merge(kept: Data, new: Data, *, add: bool) -> Data:
     """``new`` in place of what was kept of the same parts; ``add`` puts its rounds behind them."""
     merged = {**kept, **new}
+    merged["peers"] = {**kept.get("peers", {}), **new.get("peers", {})}
+    failed = {part: one for part, one in kept.get("failures", {}).items() if part not in new}
+    merged["failures"] = {**failed, **new.get("failures", {})}
     if add:
         for part in ("throughput", "limit", "latency", "cancels"):
             if part in kept and part in new:

@@ -144,6 +144,9 @@ def test_only_what_is_between_the_marks_is_written_anew(tmp_path: Path) -> None:
 def test_a_part_replaces_what_was_kept_of_it_or_adds_rounds() -> None:
     new = {"latency": {"metronome": [4.0]}, "limit": {"8": [1.0]}}
     assert results.merge(DATA, new, add=False) == {**DATA, **new}
+    idle = {"peers": {}, "failures": {"idle": {"oban": "it broke too"}}, "idle": {}}
+    assert results.merge(DATA, idle, add=False) == {**DATA, **idle, "peers": DATA["peers"]}
+    assert results.merge(DATA, {"idle": {}}, add=False)["failures"] == {}
     added = results.merge(DATA, new, add=True)
     assert added["latency"] == {**DATA["latency"], "metronome": [2.0, 3.0, 4.0]}
     assert added["limit"] == {**DATA["limit"], "8": [2000.0, 2000.0, 1.0]}
