@@ -19,7 +19,8 @@ class Cancel:
 
     call: float  # the library's call
     stop: float  # from its answer to the last sign of life of the workflow's steps
-    late: int  # steps that started after the answer
+    late: int  # steps that started after the answer, which did not name them as in flight
+    named: int  # steps whose first line came after the answer, which did name them
     beyond: float  # from the end of the step in flight at the answer to the last sign of life
     cut: bool  # whether a step was interrupted
     lost: int | None  # steps that ended, but are not recorded; None where no steps are recorded
@@ -59,7 +60,9 @@ def _batch(world: World, first: int) -> list[Cancel]:
 def judged(marks: list[Mark], answer: Answer, recorded: list[int] | None) -> Cancel:
     """One cancel, from the lines of its workflow's steps and what is recorded of them."""
     starts = {mark.number: mark.at for mark in marks if mark.event == "start"}
-    late = [number for number, at in starts.items() if at > answer.ended]
+    behind = {number for number, at in starts.items() if at > answer.ended}
+    named = behind & set(answer.value or ())
+    late = behind - named
     last = max(mark.at for mark in marks)
     in_time = max(mark.at for mark in marks if mark.number not in late)
     ended = {mark.number for mark in marks if mark.event == "end"}
@@ -67,6 +70,7 @@ def judged(marks: list[Mark], answer: Answer, recorded: list[int] | None) -> Can
         call=1000 * (answer.ended - answer.began),
         stop=1000 * max(0.0, last - answer.ended),
         late=len(late),
+        named=len(named),
         beyond=1000 * max(0.0, last - max(in_time, answer.ended)),
         cut=any(mark.event == "cut" for mark in marks),
         lost=None if recorded is None else len(ended - set(recorded)),

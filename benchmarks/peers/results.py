@@ -91,7 +91,8 @@ def restructured(data: Data, directory: str) -> str:
     parts = [f"Measured on {_machine(data)}.\n"]
     for table in tables.all_of(data):
         if table.picture in shown:
-            parts.append(f".. image:: {directory}/{table.picture}.svg\n   :alt: {table.title}\n")
+            told = re.split("[,:]", table.title)[0]
+            parts.append(f".. image:: {directory}/{table.picture}.svg\n   :alt: {told}\n")
         parts.append(_list_table(table))
     return "\n".join(parts) + "\n"
 

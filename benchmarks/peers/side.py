@@ -32,8 +32,8 @@ class Client(Protocol):
     def enqueue(self, kind: str, tags: Sequence[str]) -> list[str]:
         """Queue a workflow for each tag, in one transaction where the peer can; their ids."""
 
-    def cancel(self, workflow: str) -> None:
-        """Cancel the workflow of that id."""
+    def cancel(self, workflow: str) -> list[int] | None:
+        """Cancel the workflow of that id; the steps that the answer names as still in flight."""
 
     def left(self) -> bool:
         """Whether any workflow has not ended."""

@@ -138,7 +138,7 @@ def _cancels(data: Data) -> Table:
                 title(data, name),
                 f"{number(percentile(call, 50))} / {number(percentile(call, 99))}",
                 f"{number(percentile(stop, 50))} / {number(percentile(stop, 99))}",
-                f"{late} of {count}",
+                f"{late} of {count}{_named(taken)}",
                 number(percentile(taken["beyond"], 99)),
                 f"{sum(taken['cut'])} of {count}",
                 "no record of steps" if lost is None else f"{lost} of {count}",
@@ -158,6 +158,11 @@ def _cancels(data: Data) -> Table:
         rows,
         "cancel",
     )
+
+
+def _named(taken: Mapping[str, Sequence[Any]]) -> str:
+    count = sum(number > 0 for number in taken["named"])
+    return f" ({count} more it named)" if count else ""
 
 
 def count_late(taken: Mapping[str, Sequence[Any]]) -> int:

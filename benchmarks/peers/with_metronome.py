@@ -116,10 +116,13 @@ class Client:
         self._of[run.id] = run.metronome_id
         return run.id
 
-    def cancel(self, workflow: str) -> None:
-        """What POST .../cancel does."""
+    def cancel(self, workflow: str) -> list[int]:
+        """What POST .../cancel does; what it would say in ``Cancel-In-Flight``."""
         metronome_id = self._of[workflow]
-        transitions.cancel(self._db, self._actor, metronome_id, workflow, free=concurrency.leave)
+        done = transitions.cancel(
+            self._db, self._actor, metronome_id, workflow, free=concurrency.leave
+        )
+        return [int(node.removeprefix("n")) for node in done.in_flight]
 
     def left(self) -> bool:
         """Whether a run is queued or running, or a node of one still in flight."""

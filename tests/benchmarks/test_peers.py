@@ -34,6 +34,7 @@ def _cancelled(**changes: list[Any]) -> dict[str, list[Any]]:
         "call": [2.0],
         "stop": [9.0],
         "late": [0],
+        "named": [0],
         "beyond": [0.0],
         "cut": [False],
         "lost": [0],
@@ -169,6 +170,8 @@ def test_late_and_lost_steps_of_a_cancel_are_seen() -> None:
     late = cancels.judged(marks, answer, None)
     assert (late.late, late.lost, late.cut) == (1, None, True)
     assert late.beyond == pytest.approx(11.0)
+    named = cancels.judged(marks, Answer([1], 0.010, 0.012), None)
+    assert (named.late, named.named, named.beyond) == (0, 1, 0.0)
 
 
 def test_a_peer_that_is_not_there_is_left_out(
