@@ -34,15 +34,16 @@ format: .venv/lint.stamp ## Format the code, and fix what can be fixed
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: .venv/run.stamp ## Measure steps a second and cancels a second, as ratios
+bench: .venv/run.stamp .venv-bench/run.stamp ## Measure steps a second and cancels a second, as ratios
 	@$(PY) -m benchmarks.steps
 	@$(PY) -m benchmarks.cancel
+	@$(PY) -m benchmarks.peers $(ARGS)
 
 stress: .venv/run.stamp ## Try for five minutes to break the promises; ARGS="--seconds 60"
 	@exec $(PY) -m benchmarks.stress $(ARGS)
 
 clean: ## Remove .venv and the caches; var/, the data, stays
-	@rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@rm -rf .import_linter_cache
 	@find . -name __pycache__ -not -path './var/*' -prune -exec rm -rf {} +
 
@@ -59,6 +60,12 @@ clean: ## Remove .venv and the caches; var/, the data, stays
 .venv/run.stamp: setup.cfg setup.py | .venv/bin/python
 	@echo "Installing what Metronome needs"
 	@$(PIP) --editable .
+	@touch $@
+
+# The peers of the comparison have an environment of their own.
+.venv-bench/run.stamp: setup.cfg benchmarks/peers/install.py | .venv/run.stamp
+	@echo "Installing what Metronome is compared with"
+	@$(PY) -m benchmarks.peers.install .venv-bench
 	@touch $@
 
 .venv/test.stamp: .venv/run.stamp

@@ -2,6 +2,7 @@
 
     python -m benchmarks.steps     steps a second against the raw rate of the boundary statement
     python -m benchmarks.cancel    cancels a second against a no-op route; the cost by table size
+    python -m benchmarks.peers     Metronome beside DBOS, Absurd, PgQueuer, Procrastinate and Oban
     python -m benchmarks.stress    cancels at random moments, then a storm of everything at once
     python -m benchmarks.crash     executors killed under load, every trace checked
     python -m benchmarks.schedules due times through a kill and a restart: one run each

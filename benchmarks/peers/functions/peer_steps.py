@@ -1,0 +1,16 @@
+"""The step of the comparison as a function of a function node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.peers.work import step
+
+
+def peer_step(payload: dict[str, Any]) -> dict[str, Any]:
+    """What every peer's step does."""
+    step(payload["tag"], payload["number"], payload["seconds"])
+    return {}
+
+
+peer_step.metronome_replay_safe = True  # type: ignore[attr-defined]
