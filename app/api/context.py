@@ -11,6 +11,7 @@ from app.config import Settings
 from app.db import Database
 from app.domain.connectors import Connector, load
 from app.domain.models import Actor
+from app.services.keys import Keyring
 from app.services.notify import DueNotifier
 from app.services.places import Places
 from app.store.concurrency import Group
@@ -24,6 +25,7 @@ class Shared:
     db: Database
     notifier: DueNotifier
     places: Places
+    keyring: Keyring
     connectors: Mapping[str, Connector]  # by name; publishing looks whether they are there
 
 
@@ -34,7 +36,9 @@ def install(app: Flask, settings: Settings) -> None:
     """
     db = Database(settings.database_url or "", pool_size=settings.web_threads)
     connectors = load(settings.connectors_file)
-    app.extensions["metronome"] = Shared(settings, db, DueNotifier(db), Places(db), connectors)
+    app.extensions["metronome"] = Shared(
+        settings, db, DueNotifier(db), Places(db), Keyring(db), connectors
+    )
 
 
 def shared() -> Shared:
@@ -57,6 +61,22 @@ def actor() -> Actor:
     """Who sent the current request."""
     found: Actor = g.actor
     return found
+
+
+def admit(secret: str, *, remembered: bool) -> None:
+    """Find out whom the key of the current request stands for. Raises Unauthorized.
+
+    With ``remembered`` it is enough that it was valid once.
+    """
+    keyring = shared().keyring
+    g.secret = secret
+    g.actor = (remembered and keyring.remembered(secret)) or keyring.look_up(secret)
+
+
+def prove() -> None:
+    """Look up the key of the current request, where it was only remembered. Raises Unauthorized."""
+    if "actor" in g and g.actor.remembered:
+        admit(g.secret, remembered=False)
 
 
 def free_places(groups: Iterable[Group], by: Actor | None = None) -> None:
