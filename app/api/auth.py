@@ -10,8 +10,8 @@ import re
 from flask import Flask, current_app, g, request
 
 from app.api.blueprint import Blueprint
-from app.api.context import admit, prove
-from app.domain.errors import Forbidden, MetronomeError, Unauthorized
+from app.api.context import admit
+from app.domain.errors import Forbidden, Unauthorized
 from app.domain.models import Actor
 from app.domain.roles import PERMISSIONS, TOLD
 from app.services import metronomes, runs, versions
@@ -48,14 +48,13 @@ def _admit() -> None:
     secret = bearer()
     if secret is None:
         raise Unauthorized("send your API key as the header `Authorization: Bearer KEY`")
-    admit(secret, remembered=_proves_key())
-    try:
-        _check_organization()
-        _check_role(g.actor)
-        _check_ids()
-    except MetronomeError:
-        prove()
-        raise
+    admit(secret, _check, remembered=_proves_key())
+
+
+def _check() -> None:
+    _check_organization()
+    _check_role(g.actor)
+    _check_ids()
 
 
 def _proves_key() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flask import Flask, current_app, g
@@ -10,6 +10,7 @@ from flask import Flask, current_app, g
 from app.config import Settings
 from app.db import Database
 from app.domain.connectors import Connector, load
+from app.domain.errors import MetronomeError
 from app.domain.models import Actor
 from app.services.keys import Keyring
 from app.services.notify import DueNotifier
@@ -63,20 +64,29 @@ def actor() -> Actor:
     return found
 
 
-def admit(secret: str, *, remembered: bool) -> None:
-    """Find out whom the key of the current request stands for. Raises Unauthorized.
+def admit(secret: str, check: Callable[[], None], *, remembered: bool) -> None:
+    """Find out whom the key of the current request stands for, and ``check`` that it may be sent.
 
-    With ``remembered`` it is enough that it was valid once.
+    With ``remembered`` it is enough that the key was valid once. Raises Unauthorized, or what
+    ``check`` raises.
     """
     keyring = shared().keyring
-    g.secret = secret
+    g.key = (secret, check)
     g.actor = (remembered and keyring.remembered(secret)) or keyring.look_up(secret)
+    try:
+        check()
+    except MetronomeError:
+        prove()
+        raise
 
 
 def prove() -> None:
-    """Look up the key of the current request, where it was only remembered. Raises Unauthorized."""
-    if "actor" in g and g.actor.remembered:
-        admit(g.secret, remembered=False)
+    """Look up the key of the current request where it was only remembered, and check it again.
+
+    Raises as ``admit`` does.
+    """
+    if "key" in g and g.actor.remembered:
+        admit(*g.key, remembered=False)
 
 
 def free_places(groups: Iterable[Group], by: Actor | None = None) -> None:

@@ -9,6 +9,8 @@ nothing, and the message for trees follows.
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import Connection
 
 from app.domain.lifecycle import CANCEL, OPEN_STEP, sql_list
@@ -58,6 +60,19 @@ FROM moved m
 MESSAGE = ActorMessage(_LOCK, _ACT)
 
 
+def values(
+    actor: Actor, metronome_id: str, run_id: str, payload: str | None = None
+) -> dict[str, Any]:
+    """What MESSAGE is sent with."""
+    return {
+        "run_id": run_id,
+        "metronome_id": metronome_id,
+        "organization_id": actor.organization_id,
+        "payload": payload,
+        **events.parameters(actor),
+    }
+
+
 def cancel(
     connection: Connection,
     actor: Actor,
@@ -70,14 +85,7 @@ def cancel(
 
     ``payload`` (JSON text) is what the audit event holds. Raises KeyUnproven.
     """
-    values = {
-        "run_id": run_id,
-        "metronome_id": metronome_id,
-        "organization_id": actor.organization_id,
-        "payload": payload,
-        **events.parameters(actor),
-    }
-    row = MESSAGE.row(connection, actor, values)
+    row = MESSAGE.row(connection, actor, values(actor, metronome_id, run_id, payload))
     if row is not None:
         return transitions.transitioned(row)
     return transitions.request(connection, CANCEL, actor, metronome_id, run_id, payload=payload)

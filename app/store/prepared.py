@@ -54,8 +54,8 @@ class Message:
             prepare.append(f"PREPARE {name} ({kinds}) AS {numbered.replace('%', '%%')}")
             execute.append(f"EXECUTE {name} ({', '.join(f'%({one})s' for one in names)})")
         before = [settings] if settings else []
-        self._again = "; ".join([*before, _PLANNER, *execute])
-        self._first = "; ".join([*prepare, self._again])
+        self.again = "; ".join([*before, _PLANNER, *execute])
+        self.first = "; ".join([*prepare, self.again])
         plain = [_PARAMETER.sub(r"%(\1)s", one.replace("%", "%%")) for one in statements]
         self._plain = "; ".join([*before, *plain])
 
@@ -73,7 +73,7 @@ class Message:
             known = self._digest in prepared
             prepared.add(self._digest)  # even if it fails: what is prepared is not rolled back
             try:
-                return db.rows(connection, self._again if known else self._first, values)
+                return db.rows(connection, self.again if known else self.first, values)
             except DBAPIError as error:
                 if not isinstance(error.orig, DuplicatePreparedStatement | InvalidSqlStatementName):
                     raise

@@ -42,7 +42,7 @@ class ActorMessage:
         if not actor.remembered:
             return self.plain.row(connection, values)
         with _Proving():
-            return self.proving.row(connection, {**values, **_proven(actor)})
+            return self.proving.row(connection, {**values, **proven(actor)})
 
     def rows(
         self, connection: Connection, actor: Actor, values: Mapping[str, Any]
@@ -51,7 +51,7 @@ class ActorMessage:
         if not actor.remembered:
             return self.plain.rows(connection, values)
         with _Proving():
-            return self.proving.rows(connection, {**values, **_proven(actor)})
+            return self.proving.rows(connection, {**values, **proven(actor)})
 
 
 class _Proving:
@@ -64,7 +64,8 @@ class _Proving:
             raise KeyUnproven from None
 
 
-def _proven(actor: Actor) -> dict[str, str]:
+def proven(actor: Actor) -> dict[str, str]:
+    """What the proof of an actor's key is sent with."""
     return {
         "proven_key_id": actor.key_id,
         "proven_role": actor.role,
