@@ -11,7 +11,7 @@ Two kinds of connection:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -125,6 +125,36 @@ class Database:
     def close(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
+
+
+def rows(
+    connection: Connection, statement: str, values: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """The rows of a statement in the driver's own style, past all that SQLAlchemy does with it.
+
+    For what is sent with every request: SQLAlchemy describes each result anew, which takes longer
+    than the database does. Errors are SQLAlchemy's, as with every other statement.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    dialect: Any = connection.dialect
+    cursor = driver.cursor()
+    try:
+        cursor.execute(statement, values)
+        return cursor.fetchall() if cursor.description is not None else []
+    except psycopg2.Error as error:
+        gone = dialect.is_disconnect(error, driver, cursor)
+        if gone:
+            connection.invalidate(error)
+        raise DBAPIError.instance(
+            statement,
+            dict(values),
+            error,
+            psycopg2.Error,
+            connection_invalidated=gone,
+            dialect=dialect,
+        ) from error
+    finally:
+        cursor.close()
 
 
 def _as_text(value: str) -> str:

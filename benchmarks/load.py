@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+RENEWED = 25  # requests
+
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
@@ -30,14 +32,16 @@ class Load:
         return len(self.latencies) / self.seconds
 
 
-def request(method: str, path: str, *, key: str | None = None) -> bytes:
-    """A request without a body."""
+def request(method: str, path: str, *, key: str | None = None, body: bytes = b"") -> bytes:
+    """A request; a body has to be JSON."""
     lines = [f"{method} {path} HTTP/1.1", "Host: 127.0.0.1"]
     if key:
         lines.append(f"Authorization: Bearer {key}")
+    if body:
+        lines.append("Content-Type: application/json")
     if method == "POST":
-        lines.append("Content-Length: 0")
-    return "\r\n".join([*lines, "", ""]).encode()
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class _Client:
@@ -49,6 +53,7 @@ class _Client:
         self.received = b""
         self.request = b""
         self.sent = 0.0
+        self.answered = 0
 
     def _connect(self) -> socket.socket:
         opened = socket.create_connection(self._address, timeout=30)
@@ -59,10 +64,14 @@ class _Client:
         self.request, self.received, self.sent = request, b"", time.perf_counter()
         self.socket.sendall(request)
 
-    def again(self) -> None:
-        """The server had closed the connection: send on a new one."""
+    def renew(self) -> None:
+        """Go on with a new connection."""
         self.socket.close()
         self.socket = self._connect()
+
+    def again(self) -> None:
+        """The server had closed the connection: send on a new one."""
+        self.renew()
         self.socket.sendall(self.request)
 
     def status(self) -> int | None:
@@ -75,7 +84,11 @@ class _Client:
 
 
 def drive(address: tuple[str, int], requests: Iterable[bytes], *, connections: int) -> Load:
-    """Send all requests, as many at a time as there are connections, each after an answer."""
+    """Send all requests, as many at a time as there are connections, each after an answer.
+
+    Each connection is opened anew after ``RENEWED`` requests: who opened them all at once would
+    have most of them accepted by one process, and measure how they fell.
+    """
     load, left = Load(), iter(requests)
     selector = selectors.DefaultSelector()
     for _ in range(connections):
@@ -95,6 +108,11 @@ def drive(address: tuple[str, int], requests: Iterable[bytes], *, connections: i
             if (status := client.status()) is not None:
                 load.latencies.append(time.perf_counter() - client.sent)
                 load.statuses[status] += 1
+                client.answered += 1
+                if client.answered % RENEWED == 0:
+                    selector.unregister(client.socket)
+                    client.renew()
+                    selector.register(client.socket, selectors.EVENT_READ, client)
                 busy -= not _next(client, left)
     load.seconds = time.perf_counter() - begin
     for key in list(selector.get_map().values()):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +69,14 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """The value below which ``percent`` of ``values`` lie."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+
+def save(path: str | None, measured: Mapping[str, object]) -> None:
+    """Write what was measured as JSON to ``path``, for a program that collects it."""
+    if path is not None:
+        Path(path).write_text(f"{json.dumps(measured, indent=2)}\n")
+
+
+def as_data(figures: Sequence[Figure]) -> dict[str, object]:
+    """Figures by name, for ``save``."""
+    return {one.name: {"value": one.value, "target": one.target, "met": one.met} for one in figures}

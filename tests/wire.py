@@ -21,8 +21,9 @@ class Wire:
 
     def __init__(self, database_url: str) -> None:
         url = make_url(database_url)
-        directory, port = url.query["host"], url.query.get("port", "5432")
-        self._server = f"{directory}/.s.PGSQL.{port}"
+        host = str(url.query.get("host", url.host or "127.0.0.1"))
+        port = int(str(url.query.get("port", url.port or 5432)))
+        self._server = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else (host, port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: set[socket.socket] = set()
         self.queries: list[str] = []
@@ -54,7 +55,8 @@ class Wire:
                 if self.away:
                     client.close()
                     continue
-                server = socket.socket(socket.AF_UNIX)
+                local = isinstance(self._server, str)
+                server = socket.socket(socket.AF_UNIX if local else socket.AF_INET)
                 server.connect(self._server)
                 self._open |= {client, server}
                 _Pair(self, client, server)

@@ -10,11 +10,11 @@ import re
 from flask import Flask, current_app, g, request
 
 from app.api.blueprint import Blueprint
-from app.api.context import db
+from app.api.context import admit
 from app.domain.errors import Forbidden, Unauthorized
 from app.domain.models import Actor
 from app.domain.roles import PERMISSIONS, TOLD
-from app.services import keys, metronomes, runs, versions
+from app.services import metronomes, runs, versions
 
 ORGANIZATION_HEADER = "X-Computer-Agents-Organization"
 
@@ -48,15 +48,27 @@ def _admit() -> None:
     secret = bearer()
     if secret is None:
         raise Unauthorized("send your API key as the header `Authorization: Bearer KEY`")
-    g.actor = keys.authenticate(db(), secret)
+    admit(secret, _check, remembered=_proves_key())
+
+
+def _check() -> None:
+    _check_organization()
+    _check_role(g.actor)
+    _check_ids()
+
+
+def _proves_key() -> bool:
+    blueprint = current_app.blueprints.get(request.blueprint or "")
+    return isinstance(blueprint, Blueprint) and blueprint.proves_key(request.endpoint or "")
+
+
+def _check_organization() -> None:
     organization = request.headers.get(ORGANIZATION_HEADER, "").strip()
     if organization and organization != g.actor.organization_id:
         raise Forbidden(
             f"this API key does not belong to the organization named in {ORGANIZATION_HEADER}",
             code="wrong_organization",
         )
-    _check_role(g.actor)
-    _check_ids()
 
 
 def _check_role(actor: Actor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -9,8 +10,11 @@ from typing import Any, TypeVar
 import flask_smorest  # type: ignore[import-untyped]
 import marshmallow as ma
 from flask import Response
+from werkzeug.exceptions import HTTPException
 
 from app.api.arguments import Arguments
+from app.api.context import prove
+from app.domain.errors import KeyUnproven, MetronomeError
 from app.domain.roles import Permission
 
 View = TypeVar("View", bound=Callable[..., Response])
@@ -47,11 +51,16 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         self._public = public
         self._security = security
         self._needs: dict[str, Permission] = {}
+        self._proving: set[str] = set()
         self.url_value_preprocessor(_rename)
 
     def needs(self, endpoint: str) -> Permission | None:
         """What the role of a caller of ``endpoint`` must allow; None where callers have no role."""
         return self._needs.get(endpoint.rpartition(".")[2])
+
+    def proves_key(self, endpoint: str) -> bool:
+        """Whether all that ``endpoint`` does proves the key, which may have been revoked."""
+        return endpoint.rpartition(".")[2] in self._proving
 
     def operation(
         self,
@@ -70,6 +79,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         also: Mapping[int, str] | None = None,
         bare: Mapping[int, str] | None = None,
         example: Any = None,
+        proves_key: bool = False,
     ) -> Callable[[View], View]:
         """Serve ``method`` on ``path`` with a view, whose docstring becomes the documentation.
 
@@ -80,7 +90,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         ``takes`` documents the request headers that the view reads, as OpenAPI parameters.
         ``refuses`` lists the errors beyond those that follow from the rest; ``also`` describes
         other successes, with the same body, and ``bare`` those without one; ``example`` is of the
-        body that is sent.
+        body that is sent. ``proves_key`` says that all that the view does for an actor are messages
+        that prove its key (``store/proof.py``): so it need not be looked up before.
         """
         codes = {*refuses, *(() if self._public else _ALWAYS)}
         needs_key = not self._public and self._security == _API_KEY
@@ -101,6 +112,8 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
         def decorate(view: View) -> View:
             if needs is not None:
                 self._needs[view.__name__] = needs
+            if proves_key:
+                self._proving.add(view.__name__)
             described: Any = self.doc(
                 operationId=_camel(view.__name__),
                 # X-Request-Id comes with every answer; the components name it once.
@@ -131,10 +144,45 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
             # By hand: flask-smorest would have the headers loaded by a schema, or lose the query.
             documented = described._apidoc.setdefault("arguments", {})
             documented.setdefault("parameters", []).extend(dict(one) for one in takes)
-            self.route(path, methods=[method])(described)
+            self.route(path, methods=[method])(_served(view, described, body, query))
             return view
 
         return decorate
+
+
+def _served(
+    view: View,
+    described: Any,
+    body: type[ma.Schema] | None,
+    query: type[ma.Schema] | None,
+) -> Callable[..., Response]:
+    """``view`` with its arguments loaded, and ``described`` for the documentation only.
+
+    The layers with which flask-smorest describes a view would each be called with every request.
+    """
+    schemas = [
+        (location, schema())
+        for location, schema in (("json", body), ("query", query))
+        if schema is not None
+    ]
+    parse = Blueprint.ARGUMENTS_PARSER.parse
+
+    def call(values: dict[str, Any]) -> Response:
+        loaded = [parse(schema, location=location) for location, schema in schemas]
+        return view(*loaded, **values)
+
+    @functools.wraps(described)
+    def served(**values: Any) -> Response:
+        try:
+            return call(values)
+        except KeyUnproven:
+            prove()
+            return call(values)
+        except (MetronomeError, HTTPException):
+            prove()  # who has no valid key is told nothing else
+            raise
+
+    return served
 
 
 def _rename(endpoint: str | None, values: dict[str, Any] | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from flask import Flask, current_app, g
@@ -10,7 +10,9 @@ from flask import Flask, current_app, g
 from app.config import Settings
 from app.db import Database
 from app.domain.connectors import Connector, load
+from app.domain.errors import MetronomeError
 from app.domain.models import Actor
+from app.services.keys import Keyring
 from app.services.notify import DueNotifier
 from app.services.places import Places
 from app.store.concurrency import Group
@@ -24,6 +26,7 @@ class Shared:
     db: Database
     notifier: DueNotifier
     places: Places
+    keyring: Keyring
     connectors: Mapping[str, Connector]  # by name; publishing looks whether they are there
 
 
@@ -34,7 +37,9 @@ def install(app: Flask, settings: Settings) -> None:
     """
     db = Database(settings.database_url or "", pool_size=settings.web_threads)
     connectors = load(settings.connectors_file)
-    app.extensions["metronome"] = Shared(settings, db, DueNotifier(db), Places(db), connectors)
+    app.extensions["metronome"] = Shared(
+        settings, db, DueNotifier(db), Places(db), Keyring(db), connectors
+    )
 
 
 def shared() -> Shared:
@@ -57,6 +62,31 @@ def actor() -> Actor:
     """Who sent the current request."""
     found: Actor = g.actor
     return found
+
+
+def admit(secret: str, check: Callable[[], None], *, remembered: bool) -> None:
+    """Find out whom the key of the current request stands for, and ``check`` that it may be sent.
+
+    With ``remembered`` it is enough that the key was valid once. Raises Unauthorized, or what
+    ``check`` raises.
+    """
+    keyring = shared().keyring
+    g.key = (secret, check)
+    g.actor = (remembered and keyring.remembered(secret)) or keyring.look_up(secret)
+    try:
+        check()
+    except MetronomeError:
+        prove()
+        raise
+
+
+def prove() -> None:
+    """Look up the key of the current request where it was only remembered, and check it again.
+
+    Raises as ``admit`` does.
+    """
+    if "key" in g and g.actor.remembered:
+        admit(*g.key, remembered=False)
 
 
 def free_places(groups: Iterable[Group], by: Actor | None = None) -> None:

@@ -23,6 +23,7 @@ from app.domain.errors import (
     ExpressionError,
     Forbidden,
     Invalid,
+    KeyUnproven,
     MetronomeError,
     NotFound,
     PreconditionFailed,
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 STATUS: Mapping[type[MetronomeError], int] = {
     Refused: 400,
     Unauthorized: 401,
+    KeyUnproven: 401,
     Forbidden: 403,
     NotFound: 404,
     Conflict: 409,

@@ -80,7 +80,7 @@ def create_run(body: starts.RunRequest, metronome_id: str) -> Response:
     return dump.answer({"data": dump.run(run)}, 201 if new else 200, idempotency.headers(new))
 
 
-@runs.operation("GET", "/<runId>", RunAnswer, query=RunQuery)
+@runs.operation("GET", "/<runId>", RunAnswer, query=RunQuery, proves_key=True)
 def get_run(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """Get a run, and what goes on in it just now."""
     found = service.view(db(), actor(), metronome_id, run_id)
@@ -106,7 +106,7 @@ def delete_run(metronome_id: str, run_id: str) -> Response:
     return dump.answer({"success": True, "deleted": True})
 
 
-@runs.operation("GET", "/<runId>/steps", StepList, query=StepsQuery)
+@runs.operation("GET", "/<runId>/steps", StepList, query=StepsQuery, proves_key=True)
 def list_run_steps(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """List the steps of a run: its trace, in order."""
     found = service.list_steps(db(), actor(), metronome_id, run_id, page(query))

@@ -58,6 +58,7 @@ def _headers(action: str, outcomes: list[str]) -> dict[str, Any]:
     told="The run is cancelled, or had ended before.",
     body=EmptyBody,
     headers=_headers("Cancel", ["cancelled", *_ENDED]),
+    proves_key=True,
 )
 def cancel_run(_: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """Cancel a run and all runs below it.

@@ -59,6 +59,15 @@ class Unauthorized(MetronomeError):
     code = "unauthorized"
 
 
+class KeyUnproven(Unauthorized):
+    """The API key, which was valid a while ago, is not what it was then: look it up again."""
+
+    code = "invalid_api_key"
+
+    def __init__(self) -> None:
+        super().__init__("this API key is not valid")
+
+
 class Forbidden(MetronomeError):
     """The API key is valid, but does not stand for what the request speaks of."""
 

@@ -9,12 +9,17 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks: the user and the organization that an API key stands for, and its role there."""
+    """Who asks: the user and the organization that an API key stands for, and its role there.
+
+    ``remembered`` says that the key was valid some time ago, and nobody has looked since: only what
+    proves it in its own transaction may be done for such an actor (``store/proof.py``).
+    """
 
     key_id: str
     user_id: str
     organization_id: str
     role: str = "admin"
+    remembered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -11,11 +12,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from app.db import LOCKED, Database
 from app.domain.errors import ExpressionError
-from app.domain.lifecycle import CANCEL
 from app.domain.models import Actor
 from app.domain.values import text
 from app.nodes.bindings import expression_of
-from app.store import concurrency, transitions
+from app.store import cancels, concurrency
 from app.store.concurrency import Group, Policy, Settled
 
 log = logging.getLogger(__name__)
@@ -133,10 +133,11 @@ def _cancel(
 ) -> tuple[Group, ...]:
     metronome_id, key = group
     by = actor or Actor(EXECUTOR, settled.user_id, settled.organization_id)
+    by = replace(by, remembered=False)  # what is done for a request may outlive its key
     payload = {"reason": "concurrency_limit", "concurrencyKey": key}
     with db.connect() as connection:
-        cancelled = transitions.request(
-            connection, CANCEL, by, metronome_id, run_id, payload=orjson.dumps(payload).decode()
+        cancelled = cancels.cancel(
+            connection, by, metronome_id, run_id, payload=orjson.dumps(payload).decode()
         )
     return () if cancelled is None else cancelled.groups
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import secrets
+from dataclasses import replace
 
 from app.db import Database
 from app.domain.errors import NotFound, Unauthorized
@@ -16,6 +17,7 @@ from app.store import keys
 log = logging.getLogger(__name__)
 
 PREFIX = "mtr_"
+REMEMBERED = 10_000  # keys
 SHOWN = 8  # characters of a secret that are kept to recognise it by
 BOOTSTRAP_USER = "admin"
 BOOTSTRAP_ORGANIZATION = "default"
@@ -65,6 +67,32 @@ def authenticate(db: Database, secret: str) -> Actor:
         if actor is not None:
             return actor
     raise Unauthorized("this API key is not valid", code="invalid_api_key")
+
+
+class Keyring:
+    """Whom the keys stand for that this process has seen to be valid.
+
+    That never changes, but a key may be revoked at any time. So what is ``remembered`` has to be
+    proven by the statements that are sent for that actor: see ``store/proof.py``.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._known: dict[bytes, Actor] = {}
+
+    def remembered(self, secret: str) -> Actor | None:
+        """Whom ``secret`` stood for when it was looked up; None where it was not."""
+        return self._known.get(_sha256(secret))
+
+    def look_up(self, secret: str) -> Actor:
+        """As ``authenticate``; and remember it."""
+        hashed = _sha256(secret)
+        self._known.pop(hashed, None)
+        actor = authenticate(self._db, secret)
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        self._known[hashed] = replace(actor, remembered=True)
+        return actor
 
 
 def list_keys(db: Database) -> list[ApiKey]:

@@ -11,7 +11,7 @@ from app.domain.errors import Conflict, NotFound
 from app.domain.lifecycle import TERMINAL
 from app.domain.models import Actor, Page, Run, RunView, Step
 from app.services import metronomes as metronome_service
-from app.store import metronomes, run_list, runs, trace
+from app.store import run_list, runs, trace
 from app.store.run_list import RunFilter
 
 MAX_STEPS = 10_000  # of a trace, in one answer
@@ -25,13 +25,11 @@ def not_found() -> NotFound:
 def page(db: Database, actor: Actor, metronome_id: str, wanted: RunFilter, part: Page) -> list[Run]:
     """A page of the runs of a workflow, newest first. Raises NotFound."""
 
-    def query(connection: Connection) -> list[Run] | None:
-        found = run_list.page(connection, actor.organization_id, metronome_id, wanted, part)
-        if found or metronomes.get(connection, actor.organization_id, metronome_id):
-            return found
-        return None
-
-    found = db.read(query)
+    found = db.read(
+        lambda connection: run_list.of_metronome(
+            connection, actor.organization_id, metronome_id, wanted, part
+        )
+    )
     if found is None:
         raise metronome_service.not_found()
     return found
@@ -49,9 +47,7 @@ def get(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Run:
 
 def view(db: Database, actor: Actor, metronome_id: str, run_id: str) -> RunView:
     """The run, and what goes on in it just now. Raises NotFound."""
-    found = db.read(
-        lambda connection: runs.view(connection, actor.organization_id, metronome_id, run_id)
-    )
+    found = db.read(lambda connection: runs.view(connection, actor, metronome_id, run_id))
     if found is None:
         raise not_found()
     return found
@@ -117,9 +113,7 @@ def list_steps(
     db: Database, actor: Actor, metronome_id: str, run_id: str, part: Page
 ) -> list[Step]:
     """A page of the trace of a run, in order. Raises NotFound."""
-    found = db.read(
-        lambda connection: trace.page(connection, actor.organization_id, metronome_id, run_id, part)
-    )
+    found = db.read(lambda connection: trace.page(connection, actor, metronome_id, run_id, part))
     if found is None:
         raise not_found()
     return found

@@ -9,7 +9,6 @@ from sqlalchemy import Connection
 from app.db import Database
 from app.domain.errors import Conflict
 from app.domain.lifecycle import (
-    CANCEL,
     CANCELLED,
     COMPLETED,
     FAILED,
@@ -17,7 +16,6 @@ from app.domain.lifecycle import (
     PAUSED,
     RESUME,
     TERMINAL,
-    Action,
 )
 from app.domain.models import (
     Actor,
@@ -30,7 +28,7 @@ from app.domain.models import (
 )
 from app.services.concurrency import Free
 from app.services.runs import not_found
-from app.store import retries, transitions
+from app.store import cancels, retries, transitions
 
 _ENDED: Mapping[str, Ended] = {
     COMPLETED: "already_completed",
@@ -42,12 +40,17 @@ _ENDED: Mapping[str, Ended] = {
 def cancel(
     db: Database, actor: Actor, metronome_id: str, run_id: str, *, free: Free
 ) -> Transitioned:
-    """Cancel a run and all below it; one that has ended is answered as it is. Raises NotFound.
+    """Cancel a run and all below it; one that has ended is answered as it is.
+
+    Raises NotFound, or KeyUnproven where ``actor`` is only remembered.
 
     ``free`` is told of the groups in which they have left places, and must not block: that takes
     the lock on a workflow, which a cancel never waits for.
     """
-    done = _stop(db, CANCEL, actor, metronome_id, run_id)
+    # Sent once more where the connection was lost meanwhile: a second one changes nothing.
+    done = db.read(lambda connection: cancels.cancel(connection, actor, metronome_id, run_id))
+    if done is None:
+        raise not_found()
     free(done.groups, None)
     return done
 
@@ -62,7 +65,12 @@ def pause(db: Database, actor: Actor, metronome_id: str, run_id: str) -> Transit
 
     One that is paused since a run above it was is held on its own from now on.
     """
-    return _stop(db, PAUSE, actor, metronome_id, run_id)
+    done = db.read(
+        lambda connection: transitions.request(connection, PAUSE, actor, metronome_id, run_id)
+    )
+    if done is None:
+        raise not_found()
+    return done
 
 
 def pause_outcome(done: Transitioned) -> PauseOutcome:
@@ -70,18 +78,6 @@ def pause_outcome(done: Transitioned) -> PauseOutcome:
     if done.moved:
         return "paused"
     return "already_paused" if done.run.status == PAUSED else _ENDED[done.run.status]
-
-
-def _stop(
-    db: Database, action: Action, actor: Actor, metronome_id: str, run_id: str
-) -> Transitioned:
-    # Sent once more where the connection was lost meanwhile: a second one changes nothing.
-    done = db.read(
-        lambda connection: transitions.request(connection, action, actor, metronome_id, run_id)
-    )
-    if done is None:
-        raise not_found()
-    return done
 
 
 def resume(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from app.domain.models import Actor, ApiKey
 from app.store import events, rows
+from app.store.prepared import Message
 
 _KEY = rows.columns(rows.KEY_FIELDS, "k")
 
@@ -59,15 +60,18 @@ def create(connection: Connection, new: NewKey, *, by: str) -> ApiKey | None:
     return None if row is None else rows.key(row)
 
 
-_ACTOR = text("""
+_ACTOR = Message(
+    """
 SELECT id, user_id, organization_id, role FROM api_keys
-WHERE sha256 = :sha256 AND revoked_at IS NULL
-""")
+WHERE sha256 = :sha256 AND (revoked_at IS NULL) IS TRUE
+""",
+    sha256="bytea",
+)
 
 
 def find_actor(connection: Connection, sha256: bytes) -> Actor | None:
     """Whom the key with this hash stands for; None where it is unknown or revoked."""
-    row = connection.execute(_ACTOR, {"sha256": sha256}).one_or_none()
+    row = _ACTOR.row(connection, {"sha256": sha256})
     return None if row is None else Actor(*row)
 
 

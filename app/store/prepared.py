@@ -1,4 +1,4 @@
-"""Several statements in one message, planned once for each connection.
+"""Statements in one message, planned once for each connection.
 
 Such a message is one round trip and one transaction. To plan statements as long as those on trees
 takes several times as long as to run them, so they are prepared by the first message that needs
@@ -18,10 +18,12 @@ from hashlib import sha256
 from typing import Any
 
 from psycopg2.errors import DuplicatePreparedStatement, InvalidSqlStatementName
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]+)\b")
+from app import db
+
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z][a-z0-9_]*)\b")
 _NEVER = "never"  # among what is prepared on a connection: nothing stays
 _PLANNER = "; ".join(
     f"SET LOCAL {setting}"
@@ -38,8 +40,7 @@ _PLANNER = "; ".join(
 class Message:
     """SQL statements with parameters such as ``:run_id``, which are text if ``types`` say nothing.
 
-    There are at least two: only then do they make a transaction without a BEGIN. ``settings`` is a
-    SET LOCAL that holds for them.
+    They are one transaction without a BEGIN. ``settings`` is a SET LOCAL that holds for them.
     """
 
     def __init__(self, *statements: str, settings: str = "", **types: str) -> None:
@@ -53,27 +54,31 @@ class Message:
             prepare.append(f"PREPARE {name} ({kinds}) AS {numbered.replace('%', '%%')}")
             execute.append(f"EXECUTE {name} ({', '.join(f'%({one})s' for one in names)})")
         before = [settings] if settings else []
-        self._again = "; ".join([*before, _PLANNER, *execute])
-        self._first = "; ".join([*prepare, self._again])
+        self.again = "; ".join([*before, _PLANNER, *execute])
+        self.first = "; ".join([*prepare, self.again])
         plain = [_PARAMETER.sub(r"%(\1)s", one.replace("%", "%%")) for one in statements]
         self._plain = "; ".join([*before, *plain])
 
-    def row(self, connection: Connection, values: Mapping[str, Any]) -> Row[Any] | None:
+    def row(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Any] | None:
         """Send it; the one row that the last statement answers, or None where it answers none."""
+        found = self.rows(connection, values)
+        if len(found) > 1:
+            raise AssertionError(f"{len(found)} rows where there can be one")
+        return found[0] if found else None
+
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Send it; the rows that the last statement answers."""
         prepared: set[str] = connection.info.setdefault("prepared", set())
         if _NEVER not in prepared:
             known = self._digest in prepared
             prepared.add(self._digest)  # even if it fails: what is prepared is not rolled back
             try:
-                return self._send(connection, self._again if known else self._first, values)
+                return db.rows(connection, self.again if known else self.first, values)
             except DBAPIError as error:
                 if not isinstance(error.orig, DuplicatePreparedStatement | InvalidSqlStatementName):
                     raise
             prepared.add(_NEVER)
-        return self._send(connection, self._plain, values)
-
-    def _send(self, connection: Connection, sql: str, values: Mapping[str, Any]) -> Row[Any] | None:
-        return connection.exec_driver_sql(sql, dict(values)).one_or_none()
+        return db.rows(connection, self._plain, values)
 
 
 def _numbered(statement: str, names: Sequence[str]) -> str:

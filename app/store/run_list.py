@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, or_, select, union_all
+from sqlalchemy import Connection, Select, exists, literal, or_, select, true, union_all
 from sqlalchemy.sql import ColumnElement
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from app.domain.models import Page, Run
 from app.ids import first_id
 from app.store import rows
-from app.store.schema import runs
+from app.store.schema import metronomes, runs
 
 # A search reads the newest runs that there are, until the page is full, but no more than these:
 # nothing can be looked up by a part of a text.
@@ -46,6 +46,33 @@ def page(
 
     They are of one workflow; without a ``metronome_id``, of all those of the organization.
     """
+    query = _page(organization_id, metronome_id, wanted, part)
+    return [rows.run(row) for row in connection.execute(query)]
+
+
+def of_metronome(
+    connection: Connection, organization_id: str, metronome_id: str, wanted: RunFilter, part: Page
+) -> list[Run] | None:
+    """A page of the runs of a workflow, newest first; None where there is no such workflow."""
+    listed = _page(organization_id, metronome_id, wanted, part).subquery()
+    # There is a row in any case, so that an empty page can be told from an unknown workflow.
+    there = exists().where(
+        metronomes.c.id == metronome_id, metronomes.c.organization_id == organization_id
+    )
+    query = (
+        select(*listed.c, there)
+        .select_from(select(literal(1)).subquery().outerjoin(listed, true()))
+        .order_by(listed.c.id.desc())
+    )
+    found = connection.execute(query).all()
+    if found[0][0] is None:
+        return [] if found[0][-1] else None
+    return [rows.run(row) for row in found]
+
+
+def _page(
+    organization_id: str, metronome_id: str | None, wanted: RunFilter, part: Page
+) -> Select[Any]:
     scope = _scope(organization_id, metronome_id, wanted, part)
     count = part.limit + part.offset
     if wanted.search:
@@ -53,8 +80,7 @@ def page(
     else:
         found = _newest(scope, wanted.statuses, count)
     listed = found.subquery()
-    query = select(listed).order_by(listed.c.id.desc()).limit(part.limit).offset(part.offset)
-    return [rows.run(row) for row in connection.execute(query)]
+    return select(listed).order_by(listed.c.id.desc()).limit(part.limit).offset(part.offset)
 
 
 def _scope(

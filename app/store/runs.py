@@ -16,6 +16,7 @@ from app.domain.lifecycle import OPEN_STEP, sql_list
 from app.domain.models import Actor, OpenStep, Run, RunView
 from app.store import events, rows, trees
 from app.store.prepared import Message
+from app.store.proof import ActorMessage
 
 _RUN = rows.columns(rows.RUN_FIELDS, "r")
 
@@ -48,21 +49,24 @@ VIEW_COLUMNS = f"""{_RUN},
     )"""
 VIEW_WIDTH = len(rows.RUN_FIELDS) + 2
 
-_VIEW = text(f"""
+VIEW_MESSAGE = ActorMessage(f"""
 SELECT {VIEW_COLUMNS}
 FROM runs r
-WHERE r.id = :run_id AND r.metronome_id = :metronome_id AND r.organization_id = :organization_id
+WHERE {trees.TARGET}
 """)
 
 
-def view(
-    connection: Connection, organization_id: str, metronome_id: str, run_id: str
-) -> RunView | None:
-    """The run with what goes on in it just now, in one statement; None as for ``get``."""
-    row = connection.execute(
-        _VIEW,
-        {"run_id": run_id, "metronome_id": metronome_id, "organization_id": organization_id},
-    ).one_or_none()
+def view(connection: Connection, actor: Actor, metronome_id: str, run_id: str) -> RunView | None:
+    """The run with what goes on in it just now, in one statement; None as for ``get``.
+
+    Raises KeyUnproven.
+    """
+    values = {
+        "run_id": run_id,
+        "metronome_id": metronome_id,
+        "organization_id": actor.organization_id,
+    }
+    row = VIEW_MESSAGE.row(connection, actor, values)
     return None if row is None else view_of(row)
 
 

@@ -6,7 +6,6 @@ a group are counted and given to one run after the other: see concurrency.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -166,19 +165,21 @@ FROM wanted w LEFT JOIN created c ON true
 """
 
 
-_CREATE = {event: text(_statement(grouped=False, event=event)) for event in (False, True)}
-_CREATE_PUBLISHED = text(
-    f"{LOCK_TIMEOUT};\n{_statement(grouped=False, event=True, published=True)}"
+_TYPES = {
+    "published": "bool",
+    "waits": "bool",
+    "while_published": "bool",
+    "max_attempts": "int",
+    "timeout_ms": "bigint",
+}
+_CREATE = {
+    event: Message(_statement(grouped=False, event=event), **_TYPES) for event in (False, True)
+}
+_CREATE_PUBLISHED = Message(
+    _statement(grouped=False, event=True, published=True), settings=LOCK_TIMEOUT, **_TYPES
 )
 MESSAGE = Message(
-    concurrency.LOCK,
-    _statement(grouped=True, event=True),
-    settings=LOCK_TIMEOUT,
-    published="bool",
-    waits="bool",
-    while_published="bool",
-    max_attempts="int",
-    timeout_ms="bigint",
+    concurrency.LOCK, _statement(grouped=True, event=True), settings=LOCK_TIMEOUT, **_TYPES
 )
 _COLUMNS = tuple(name for name in NewRun.__slots__ if name != "event")
 
@@ -196,12 +197,12 @@ def create(
     if group is not None:
         values |= {"group": group.key, "expression": group.expression}
         values |= trigger_events.parameters(new.event)
-        row: Sequence[Any] | None = MESSAGE.row(connection, values)
+        row = MESSAGE.row(connection, values)
     else:
         if new.event is not None or new.while_published:
             values |= trigger_events.parameters(new.event)
         create = _CREATE_PUBLISHED if new.while_published else _CREATE[new.event is not None]
-        row = connection.execute(create, values).one_or_none()
+        row = create.row(connection, values)
     if row is None:
         return None
     status, version_id, version_status, is_published, most, on_limit, expression, at_work, *run = (

@@ -8,21 +8,27 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from app.domain.models import Iteration, Page, Step
-from app.store import rows
+from app.domain.models import Actor, Iteration, Page, Step
+from app.store import rows, trees
+from app.store.proof import ActorMessage
 
 LOOP = "loop"  # the kind of node
 
 # The run comes along, so that an empty trace can be told from a run that is not there.
-_PAGE = text(f"""
+PAGE_MESSAGE = ActorMessage(
+    f"""
 SELECT {rows.columns(rows.STEP_FIELDS, "s")}, s.completed_at IS NULL AND s.lease_token IS NULL
 FROM runs r LEFT JOIN LATERAL (
     SELECT * FROM steps s WHERE s.run_id = r.id AND s.seq > :after
     ORDER BY s.seq LIMIT :limit OFFSET :offset
 ) s ON true
-WHERE r.id = :run_id AND r.metronome_id = :metronome_id AND r.organization_id = :organization_id
+WHERE {trees.TARGET}
 ORDER BY s.seq
-""")
+""",
+    after="int",
+    limit="bigint",
+    offset="bigint",
+)
 
 _LOOPS = text(f"""
 SELECT s.seq, s.node_id, s.parent_seq, s.iteration FROM steps s
@@ -31,27 +37,21 @@ WHERE s.run_id = :run_id AND s.seq <= :last AND s.node_type = '{LOOP}'
 
 
 def page(
-    connection: Connection,
-    organization_id: str,
-    metronome_id: str,
-    run_id: str,
-    part: Page,
+    connection: Connection, actor: Actor, metronome_id: str, run_id: str, part: Page
 ) -> list[Step] | None:
     """A page of the steps of a run, in the order in which they came; None without such a run.
 
-    Their cursor is the number of a step.
+    Their cursor is the number of a step. Raises KeyUnproven.
     """
-    found = connection.execute(
-        _PAGE,
-        {
-            "run_id": run_id,
-            "metronome_id": metronome_id,
-            "organization_id": organization_id,
-            "limit": part.limit,
-            "offset": part.offset,
-            "after": int(part.after or 0),
-        },
-    ).all()
+    values = {
+        "run_id": run_id,
+        "metronome_id": metronome_id,
+        "organization_id": actor.organization_id,
+        "limit": part.limit,
+        "offset": part.offset,
+        "after": int(part.after or 0),
+    }
+    found = PAGE_MESSAGE.rows(connection, actor, values)
     if not found:
         return None
     steps = [
@@ -60,8 +60,8 @@ def page(
         if row[0] is not None
     ]
     if any(step.parent_seq is not None for step in steps):
-        values = {"run_id": run_id, "last": steps[-1].seq}
-        return placed(steps, connection.execute(_LOOPS, values))
+        last = {"run_id": run_id, "last": steps[-1].seq}
+        return placed(steps, connection.execute(_LOOPS, last))
     return steps
 
 

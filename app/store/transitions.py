@@ -2,7 +2,8 @@
 
 Each is one message, so one round trip and one transaction, however many runs there are below the
 one that is asked for; ``trees.py`` tells why it is made of three statements. Retry is in
-``retries.py``, the decision on an approval in ``decisions.py``.
+``retries.py``, the decision on an approval in ``decisions.py``, and the short way to cancel a run
+that stands alone in ``cancels.py``.
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from app.domain.models import Actor, Transitioned
 from app.store import callbacks, events, outbox, rows, trees
 from app.store.leases import EXECUTOR_LOST, EXECUTOR_STOPPED
 from app.store.prepared import Message
+from app.store.proof import ActorMessage
 
 TREE_ACTIONS = (CANCEL, PAUSE, RESUME)
 
 # A run that an executor still holds is due, or swept, at the end of that lease.
-_CANCELLED = f"""
-    UPDATE runs r SET status = '{CANCEL.target}', updated_at = m.now, completed_at = m.now,
+CANCELLED_COLUMNS = f"""status = '{CANCEL.target}', updated_at = m.now, completed_at = m.now,
         due_at = CASE WHEN r.lease_token IS NOT NULL THEN r.due_at END, next_attempt_at = NULL,
         error = CASE WHEN r.in_doubt THEN NULL ELSE r.error END,
-        in_doubt = false, paused_by = NULL
+        in_doubt = false, paused_by = NULL"""
+
+_CANCELLED = f"""
+    UPDATE runs r SET {CANCELLED_COLUMNS}
     FROM moment m
     WHERE r.id = ANY (ARRAY(SELECT id FROM tree))
       AND (r.status IN ({sql_list(CANCEL.sources)})) IS TRUE
@@ -179,8 +183,9 @@ told AS ({trees.due_told("moved", "lease_token IS NULL")}
 FROM found
 """
 
+_CANCEL_MESSAGE = ActorMessage(*trees.LOCK, _CANCEL)
 MESSAGES = {
-    CANCEL.name: Message(*trees.LOCK, _CANCEL),
+    CANCEL.name: _CANCEL_MESSAGE.plain,
     PAUSE.name: Message(*trees.LOCK, _PAUSE),
     RESUME.name: Message(*trees.LOCK, _RESUME, confirm="bool"),
 }
@@ -212,7 +217,11 @@ def request(
         values["payload"] = payload
     if action is RESUME:
         values |= {"confirm": confirm, "lost": EXECUTOR_LOST, "stopped": EXECUTOR_STOPPED}
-    row = MESSAGES[action.name].row(connection, values | events.parameters(actor))
+    values |= events.parameters(actor)
+    if action is CANCEL:
+        row = _CANCEL_MESSAGE.row(connection, actor, values)
+    else:
+        row = MESSAGES[action.name].row(connection, values)
     return None if row is None else transitioned(row)
 
 

@@ -219,11 +219,11 @@ def wired(wire: Wire, api: Caller) -> Any:
     app.extensions["metronome"].db.close()
 
 
-def test_a_cancel_takes_two_round_trips(wire: Wire, wired: Caller, api: Caller) -> None:
+def test_a_cancel_takes_one_round_trip(wire: Wire, wired: Caller, api: Caller) -> None:
     path = api.new_run()
     wire.queries.clear()
     data(wired.post(f"{path}/cancel"))
-    assert len(wire.queries) == 2, wire.queries
+    assert len(wire.queries) == 1, wire.queries
     assert "api_keys" in wire.queries[0]
 
 
@@ -240,14 +240,14 @@ def test_a_cancel_takes_two_round_trips(wire: Wire, wired: Caller, api: Caller) 
         ("POST", "/approve"),
     ],
 )
-def test_all_that_is_asked_of_a_run_takes_two_round_trips(
+def test_all_that_is_asked_of_a_run_takes_two_round_trips_at_the_most(
     wire: Wire, wired: Caller, api: Caller, db: Database, method: str, rest: str, state: str
 ) -> None:
     path = api.new_run()
     states.bring(db, path, state)
     wire.queries.clear()
     assert wired.send(method, f"{path}{rest}").status_code in (200, 409)
-    assert len(wire.queries) == 2, wire.queries
+    assert len(wire.queries) in (1, 2), wire.queries
 
 
 def test_a_pause_whose_answer_is_lost_is_sent_again(

@@ -23,6 +23,7 @@ WRITERS = {
     ("INSERT", "store/starts.py"): [True],  # a new run is queued
     ("UPDATE", "store/runs.py"): [False],  # attach
     ("UPDATE", "store/transitions.py"): [True, True, False, True],  # cancel, pause (twice), resume
+    ("UPDATE", "store/cancels.py"): [True],  # of a run that stands alone
     ("UPDATE", "store/retries.py"): [True, True],  # retry, and cancel of what is below
     ("UPDATE", "store/decisions.py"): [True],
     ("UPDATE", "store/trees.py"): [False],  # the signal to the run above

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ from sqlalchemy.exc import DataError
 from app.db import Database
 from app.domain.lifecycle import CANCEL, CANCELLED, QUEUED, WAITING_APPROVAL
 from app.domain.models import Decision
-from app.store import decisions, retries, runs, transitions
+from app.store import cancels, decisions, retries, runs, trace, transitions
 from app.store.prepared import Message
 from tests import servers
 from tests.store.world import ACTOR, METRONOME, World
@@ -82,16 +83,22 @@ def test_a_message_that_fails_at_first_is_prepared_all_the_same(world: World) ->
 
 MESSAGES = {
     **transitions.MESSAGES,
+    "cancel of a run alone": cancels.MESSAGE.plain,
+    "cancel for an actor who is remembered": cancels.MESSAGE.proving,
+    "view": runs.VIEW_MESSAGE.plain,
+    "steps": trace.PAGE_MESSAGE.plain,
     "retry": retries.MESSAGE,
     "approve": decisions.MESSAGES[True],
     "delete": runs.DELETE_MESSAGE,
 }
+PROVEN = ("key_id", "role", "user_id", "organization_id")
 # What may be read by which index, and what each look-up has to bring along.
 LOOKED_UP = {
     "runs_pkey": "(id = ",
     "runs_by_parent": "(parent_run_id = ",
     "steps_pkey": "(run_id = ",
     "outbox_by_step": "(run_id = ",
+    "api_keys_pkey": "(id = ",
 }
 
 
@@ -113,9 +120,12 @@ def test_a_plan_that_was_made_for_empty_tables_reads_no_table_from_end_to_end(
         "x",
     ) | {"payload": None}
     decision = {"decision": "approved", "comment": None, "seq": None, "node_id": None}
+    values |= dict.fromkeys((f"proven_{one}" for one in PROVEN), "x")
+    values |= {"after": 0, "limit": 1, "offset": 0}  # type: ignore[dict-item]
     values |= {"confirm": True, "lost": "l", "stopped": "s", "afresh": True, **decision}  # type: ignore[dict-item]
     with empty.connect() as connection:
-        MESSAGES[name].row(connection, values)
+        with contextlib.suppress(DataError):  # there is no such key
+            MESSAGES[name].row(connection, values)
         found = connection.exec_driver_sql(
             "SELECT name, parameter_types FROM pg_prepared_statements ORDER BY name"
         )

@@ -15,7 +15,7 @@ from app.domain import lifecycle
 from app.domain.lifecycle import Action
 from app.domain.models import Actor, Decided, Decision, Transitioned
 from app.ids import new_id
-from app.store import boundary, decisions, leases, retries, transitions
+from app.store import boundary, cancels, decisions, leases, retries, transitions
 from app.store.boundary import Boundary, Move, StepEnd, StepPark, StepStart, Verdict
 from app.store.leases import Claimed
 from tests.processes import wait_for
@@ -237,6 +237,8 @@ class World:
         with self.db.connect() as connection:
             if action in (lifecycle.RETRY, lifecycle.RETRY_IN_DOUBT):
                 return retries.retry(connection, actor, metronome, run_id, afresh=True)
+            if action is lifecycle.CANCEL:
+                return cancels.cancel(connection, actor, metronome, run_id)
             return transitions.request(connection, action, actor, metronome, run_id)
 
     def done(self, action: Action, run_id: str) -> Transitioned:
