@@ -21,7 +21,8 @@ from benchmarks.peers import side, work
 from tests import servers
 from tests.processes import PATIENCE, ROOT, Process, wait_for
 
-NAMES = ("metronome", "dbos", "absurd", "pgqueuer", "procrastinate", "oban")
+OURS = ("metronome", "builtin")
+NAMES = (*OURS, "dbos", "absurd", "pgqueuer", "procrastinate", "oban")
 
 
 class Unavailable(Exception):
@@ -53,7 +54,7 @@ class Peer:
 
     def __init__(self, name: str, python: str, url: str, home: Path) -> None:
         self.name = name
-        self._python = sys.executable if name == "metronome" else python
+        self._python = sys.executable if name in OURS else python
         self._url = url
         self._home = home
         self._template = f"peer_{name}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.charts import Bar, Group, bars
 from benchmarks.peers import tables
+from benchmarks.peers.peer import OURS
 from benchmarks.peers.tables import number
 from benchmarks.report import median, percentile
 
@@ -26,7 +27,7 @@ def all_of(data: Data) -> dict[str, str]:
 
 
 def _group(data: Data, name: str, made: list[Bar]) -> Group:
-    return Group(tables.title(data, name), made, strong=name == "metronome")
+    return Group(tables.title(data, name), made, strong=name in OURS)
 
 
 def _steps(data: Data) -> str:

@@ -1,14 +1,14 @@
 """Metronome by the same rules: its executor, and the services that its API calls.
 
-The steps that do nothing are those of benchmarks/steps.py, ten nodes in a chain; steps that leave
-marks are function nodes.
+Its steps are function nodes, which call a Python function as the others' steps do. See
+with_builtin.py for nodes that only compute.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from app.store.migrations import upgrade
 from benchmarks.peers import side
 from benchmarks.peers.work import KINDS, Kind
 from benchmarks.server import KEY
-from benchmarks.steps import chain
 from tests.processes import ROOT
 
 # Runs as so many requests would queue them, but in one transaction, as for the others.
@@ -37,21 +36,8 @@ RETURNING runs.id
 
 
 def _definition(kind: Kind) -> dict[str, Any]:
-    if kind.seconds is None:
-        return chain()
     nodes = [
-        {
-            "id": f"n{number}",
-            "kind": "function",
-            "config": {
-                "functionName": "peer_step",
-                "payload": {
-                    "tag": "{{ trigger.input.tag }}",
-                    "number": number,
-                    "seconds": kind.seconds,
-                },
-            },
-        }
+        {"id": f"n{number}", "kind": "function", "config": _config(kind, number)}
         for number in range(kind.steps)
     ]
     edges = [
@@ -61,14 +47,21 @@ def _definition(kind: Kind) -> dict[str, Any]:
     return {"nodes": nodes, "edges": edges}
 
 
-def prepare(url: str) -> None:
+def _config(kind: Kind, number: int) -> dict[str, Any]:
+    if kind.seconds is None:
+        return {"functionName": "peer_nothing"}
+    payload = {"tag": "{{ trigger.input.tag }}", "number": number, "seconds": kind.seconds}
+    return {"functionName": "peer_step", "payload": payload}
+
+
+def prepare(url: str, define: Callable[[Kind], dict[str, Any]] = _definition) -> None:
     """Migrations, a key, and a workflow of each kind."""
     upgrade(url)
     db = Database(url)
     keys.ensure_bootstrap_key(db, KEY)
     actor = keys.authenticate(db, KEY)
     for name, kind in KINDS.items():
-        metronomes.create(db, actor, name=name, definition=_definition(kind))
+        metronomes.create(db, actor, name=name, definition=define(kind))
     db.close()
 
 

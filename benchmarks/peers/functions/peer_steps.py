@@ -13,4 +13,10 @@ def peer_step(payload: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def peer_nothing(payload: dict[str, Any]) -> dict[str, Any]:
+    """A step that does nothing."""
+    return {}
+
+
+peer_nothing.metronome_replay_safe = True  # type: ignore[attr-defined]
 peer_step.metronome_replay_safe = True  # type: ignore[attr-defined]
