@@ -117,7 +117,8 @@ class Lifeline:
         self._ending = threading.Event()  # of the watch
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._waiting: RawConnection | None = None  # the watch's, while it may wait for a lock
+        # the watch's, where it waits for a lock since a moment
+        self._waiting: tuple[RawConnection, float] | None = None
         self._pid: int | None = None  # of the session that holds our lock
         self._proven = False  # our lock was seen from another session
         self._off = False
@@ -193,8 +194,7 @@ class Lifeline:
     def _rest(self, seconds: float | None, connection: RawConnection | None = None) -> bool:
         """Pause, or wait until the connection has something to say, which is answered.
 
-        Meanwhile whoever nudges the watch is heard, again and again until the watch has noticed: a
-        cancel that comes before its statement is lost.
+        Meanwhile whoever nudges the watch is heard.
         """
         until = None if seconds is None else time.monotonic() + seconds
         sockets = [self._bell.fileno()]
@@ -215,10 +215,13 @@ class Lifeline:
         return False
 
     def _cut(self) -> None:
+        """End the watch's wait; once, and not before it has begun, or something else is hit."""
         with self._lock:
-            if self._waiting is not None:
-                with suppress(psycopg2.Error):
-                    self._waiting.cancel()
+            if self._waiting is None or time.monotonic() < self._waiting[1] + RETAKE_SECONDS:
+                return
+            connection, self._waiting = self._waiting[0], None
+            with suppress(psycopg2.Error):
+                connection.cancel()
 
     # -- the others'
 
@@ -266,10 +269,11 @@ class Lifeline:
         with self._lock:
             news = self._news.is_set()
             self._news.clear()
-            self._waiting = connection
+            watched = None if news else watched
+            self._waiting = None if watched is None else (connection, time.monotonic())
         pid = self._pid
         try:
-            peers = liveness.look(connection, None if news else watched, seconds)
+            peers = liveness.look(connection, watched, seconds)
         finally:
             with self._lock:
                 self._waiting = None
