@@ -34,10 +34,8 @@ format: .venv/lint.stamp ## Format the code, and fix what can be fixed
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: .venv/run.stamp .venv-bench/run.stamp ## Measure steps a second and cancels a second, as ratios
-	@$(PY) -m benchmarks.steps
-	@$(PY) -m benchmarks.cancel
-	@$(PY) -m benchmarks.peers $(ARGS)
+bench: .venv/run.stamp .venv-bench/run.stamp ## Measure everything, beside others: an hour; ARGS=--quick
+	@exec $(PY) -m benchmarks $(ARGS)
 
 stress: .venv/run.stamp ## Try for five minutes to break the promises; ARGS="--seconds 60"
 	@exec $(PY) -m benchmarks.stress $(ARGS)

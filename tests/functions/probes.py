@@ -23,6 +23,11 @@ def nothing(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     return {}
 
 
+def text(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Answer a text of ``length`` characters."""
+    return {"text": "x" * payload["length"]}
+
+
 def slow(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     """Wait ``seconds``, but give up at once where the run is stopped; marks ``path`` first."""
     if "path" in payload:
@@ -81,5 +86,5 @@ def _mark(path: str, context: Any) -> None:
         os.close(file)
 
 
-for _function in (nothing, touch_file, slow, deaf, gated, fatal, fail_until):
+for _function in (nothing, text, touch_file, slow, deaf, gated, fatal, fail_until):
     _function.metronome_replay_safe = True  # type: ignore[attr-defined]
