@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 LANES = 2  # connections that write boundaries: while one commits, the other collects
 BATCH = 64  # boundaries in one statement, at most
+BATCH_BYTES = 300_000  # of JSON in one statement, unless a boundary has more on its own
 RECONNECT_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # then the last one again and again
 
 
@@ -42,10 +43,11 @@ class GaveUp(Exception):
 class _Ticket:
     """One boundary on its way; woken when it is settled, or when its thread is to lead a lane."""
 
-    __slots__ = ("_gate", "boundary", "error", "lane", "verdict")
+    __slots__ = ("_gate", "boundary", "error", "lane", "size", "verdict")
 
     def __init__(self, boundary: Boundary) -> None:
         self.boundary = boundary
+        self.size = boundary.size()
         self.verdict: Verdict | None = None
         self.error: Exception | None = None
         self.lane: Link | None = None
@@ -130,26 +132,27 @@ class Writer:
     def _gather(self, own: _Ticket) -> list[_Ticket]:
         """Own boundary and those that wait, but none of a run that another one touches.
 
-        The two would change the same row, which one statement can't do twice.
+        The two would change the same row, which one statement can't do twice. And not more than
+        ``BATCH_BYTES``: what is small does not wait until much is written that is not its own.
         """
-        if not own.boundary.touches and not any(t.boundary.touches for t in self._waiting):
-            others = min(BATCH - 1, len(self._waiting))
-            return [own, *(self._waiting.popleft() for _ in range(others))]
         batch, left = [own], deque[_Ticket]()
+        size = own.size
         runs, touched = {own.boundary.run_id}, set(own.boundary.touches)
-        while self._waiting:
+        while self._waiting and len(batch) < BATCH:
             ticket = self._waiting.popleft()
             boundary = ticket.boundary
             if (
-                len(batch) == BATCH
+                size + ticket.size > BATCH_BYTES
                 or boundary.run_id in touched
                 or not runs.isdisjoint(boundary.touches)
             ):
                 left.append(ticket)
                 continue
             batch.append(ticket)
+            size += ticket.size
             runs.add(boundary.run_id)
             touched.update(boundary.touches)
+        left.extend(self._waiting)
         self._waiting = left
         return batch
 

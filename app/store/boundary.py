@@ -134,6 +134,13 @@ class Boundary:
         """Whether steps come in that have begun and ended since the last boundary."""
         return any(step.status == COMPLETED for step in self.starts)
 
+    def size(self) -> int:
+        """How many characters of JSON it carries, but for what is never long."""
+        carried = sum(len(end.output or "") for end in self.ends)
+        carried += sum(len(one.input or "") + len(one.output or "") for one in self.starts)
+        carried += sum(len(spawn.input) for spawn in self.spawns)
+        return carried + len((self.move and self.move.output) or "")
+
     def is_wide(self) -> bool:
         """Whether this concerns more than its own run."""
         tells = any(end.tell for end in self.ends) or any(park.tell for park in self.parks)

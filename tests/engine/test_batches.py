@@ -10,7 +10,7 @@ import pytest
 from app.clock import DatabaseClock
 from app.db import Database
 from app.domain.lifecycle import COMPLETED
-from app.engine.writer import Writer, _Ticket
+from app.engine.writer import BATCH_BYTES, Writer, _Ticket
 from app.store import leases
 from app.store.boundary import Boundary, Move, StepEnd, StepPark
 from tests.processes import wait_for
@@ -81,6 +81,17 @@ def test_what_is_left_for_the_next_batch_keeps_its_order(db: Database) -> None:
     writer = Writer(db, DatabaseClock())
     waiting = [_of("p"), _of("q"), _of("x"), _of("p")]
     assert _gathered(writer, _of("c", "p", "q"), waiting) == [["c", "x"], ["p", "q", "p"]]
+
+
+def test_what_is_small_does_not_wait_for_what_is_large(db: Database) -> None:
+    large = "x" * (BATCH_BYTES - 10)
+
+    def of(run_id: str, output: str) -> Boundary:
+        return Boundary(run_id, METRONOME, "token", ends=[StepEnd(1, COMPLETED, output=output)])
+
+    writer = Writer(db, DatabaseClock())
+    waiting = [of("large", large), of("b", "1"), of("larger", 2 * large), of("c", "1")]
+    assert _gathered(writer, of("a", "1" * 20), waiting) == [["a", "b", "c"], ["large"], ["larger"]]
 
 
 def test_children_and_parents_that_write_at_once_are_all_written(
