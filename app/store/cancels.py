@@ -19,30 +19,32 @@ from app.store import events, rows, transitions, trees
 from app.store.proof import ActorMessage
 
 # Whoever starts a nested run locks the row of the run at the top, which is this one: so what is
-# below it when the lock is held, is all that will be.
+# below it when the lock is held, is all that will be. A step that is parked has to be closed, and a
+# connector to be told. All of this is seen before the lock is waited for as well: who is none of its
+# kind waits in the line of the trees from the first, and loses no place in it.
 _ALONE = f"""{trees.TARGET}
   AND (r.parent_run_id IS NULL AND r.status IN ({sql_list(CANCEL.sources)})) IS TRUE
-  AND NOT EXISTS (SELECT FROM runs c WHERE c.parent_run_id = :run_id)"""
+  AND NOT EXISTS (SELECT FROM runs c WHERE c.parent_run_id = :run_id)
+  AND NOT EXISTS (
+    SELECT FROM steps s WHERE s.run_id = :run_id AND (s.status IN ({sql_list(OPEN_STEP)})) IS TRUE
+      AND (s.lease_token IS NULL OR s.connector IS NOT NULL)
+  )"""
 
 # Nothing is locked in vain: a lock alone is a write already, which a commit waits for.
 _LOCK = f"""
 SELECT r.id FROM runs r WHERE {_ALONE}
 FOR NO KEY UPDATE"""
 
-# A step that is parked has to be closed, and a connector to be told.
 _ACT = f"""
 WITH {trees.MOMENT},
 open_steps AS MATERIALIZED (
-    SELECT s.run_id, s.seq, s.node_id, s.connector, s.lease_token FROM steps s
+    SELECT s.run_id, s.seq, s.node_id FROM steps s
     WHERE s.run_id = :run_id AND (s.status IN ({sql_list(OPEN_STEP)})) IS TRUE
 ),
 moved AS (
     UPDATE runs r SET {transitions.CANCELLED_COLUMNS}
     FROM moment m
     WHERE {_ALONE}
-      AND NOT EXISTS (
-        SELECT FROM open_steps WHERE lease_token IS NULL OR connector IS NOT NULL
-      )
     {trees.RETURNING}
 ),
 audited AS ({trees.audited("moved", str(CANCEL.audit), "CAST(:payload AS json)")}
