@@ -1,4 +1,4 @@
-"""A minute of a schedule of every second, while an executor is killed and PostgreSQL is restarted."""
+"""A minute of a schedule of every second: an executor is killed, and PostgreSQL is restarted."""
 
 from __future__ import annotations
 
