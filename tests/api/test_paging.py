@@ -211,6 +211,25 @@ def test_runs_are_listed_by_time(api: Caller, three: tuple[str, list[str]], db: 
     assert [one["id"] for one in data(before)] == ids[1:]
 
 
+def test_no_get_passes_over_a_parameter_that_it_does_not_know(api: Caller) -> None:
+    metronome = api.new_metronome()
+    version = data(api.post(f"{metronome}/versions"), 201)["id"]
+    run = api.new_run(metronome)
+    ids = {"{metronomeId}": metronome[11:], "{runId}": run.rpartition("/")[2]}
+    document = api.get("/openapi.json").json or {}
+    asked = 0
+    for path, item in document["paths"].items():
+        if "get" not in item or not path.startswith("/v1/"):
+            continue
+        for name, value in {**ids, "{versionId}": version}.items():
+            path = path.replace(name, value)
+        answer = refused(api.get(f"{path}?bogus=1"), 422, "invalid")
+        assert answer["details"]["bogus"] == ["there is no such query parameter"], path
+        assert "422" in item["get"]["responses"]
+        asked += 1
+    assert asked > 15
+
+
 def test_versions_children_and_deliveries_are_listed_by_time(api: Caller, db: Database) -> None:
     metronome = api.new_metronome()
     run = api.new_run(metronome)
