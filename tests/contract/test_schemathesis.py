@@ -92,5 +92,4 @@ def test_answers_are_as_documented(
 
 
 def test_a_run_has_enough_examples() -> None:
-    operations = [one.ok().label for one in schema.get_all_operations()]
-    assert len(set(operations)) * EXAMPLES >= AT_LEAST
+    assert len(list(schema.get_all_operations())) * EXAMPLES >= AT_LEAST
