@@ -98,6 +98,20 @@ def test_numbers_have_no_gap_and_no_double_under_load(db: Database) -> None:
     assert [one.version for one in page] == list(reversed(range(40)))
 
 
+def test_no_more_is_read_than_a_page_may_hold(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metronome = create(db)
+    for _ in range(6):
+        save(db, metronome, '{"note": "' + "x" * 1_000 + '"}')
+    monkeypatch.setattr(versions, "PAGE_BYTES", 2_000)
+    with db.connect() as connection:
+        for offset, numbers in ((0, [5, 4, 3]), (1, [4, 3, 2]), (5, [0])):
+            found, fit = versions.page(connection, "acme", metronome, Page(7, offset))
+            assert [one.version for one in found] == numbers  # one more than fit, where there is
+            assert fit == min(2, len(numbers))
+
+
 def test_an_id_is_saved_once(db: Database) -> None:
     metronome = create(db)
     together = threading.Barrier(4)
