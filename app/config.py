@@ -19,6 +19,9 @@ from urllib.parse import urlsplit
 # Read by the commands that talk to a server. Known here only so that they are not called typos.
 CLIENT_VARIABLES = frozenset({"METRONOME_URL", "METRONOME_API_KEY"})
 
+# Of a body that nobody wanted, that the API still reads: behind it the connection is closed.
+MAX_UNREAD_BYTES = 10_000_000
+
 Parser = Callable[[str], Any]
 
 _HOST = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_-]+)*\.?")

@@ -1,14 +1,15 @@
 """The HTTP API: one file per noun, and one for each thing that all of them share.
 
 Top-down: ``blueprint`` (what an endpoint is), ``auth`` (who asks), ``arguments`` (what comes in),
-``dump`` (what goes out), ``errors`` (every refusal), ``requests`` (ids and logs), ``docs``.
+``dump`` (what goes out), ``errors`` (every refusal), ``requests`` (ids and logs), ``unread`` (what
+nobody wanted), ``docs``.
 """
 
 from __future__ import annotations
 
 from flask import Flask
 
-from app.api import auth, context, converters, docs, errors, requests
+from app.api import auth, context, converters, docs, errors, requests, unread
 from app.api.approvals import approvals
 from app.api.audit import audit
 from app.api.callbacks import callbacks
@@ -42,6 +43,7 @@ def build(settings: Settings) -> Flask:
     requests.install(app)
     auth.install(app)
     errors.install(app)
+    unread.install(app)
     api = docs.install(app)
     for blueprint in (
         audit,

@@ -25,7 +25,7 @@ _PARAMETERS = {
     "stepId": "step_id",
     "versionId": "version_id",
 }
-_ALWAYS = (401, 500, 503)
+_ALWAYS = (401, 414, 431, 500, 503)
 _API_KEY = "apiKey"
 
 

@@ -11,7 +11,7 @@ from app.api import dump, etag, idempotency
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db
 from app.api.paging import listed, page
-from app.api.schemas.base import DeletedAnswer
+from app.api.schemas.base import DeletedAnswer, NoQuery
 from app.api.schemas.metronomes import (
     MetronomeAnswer,
     MetronomeBody,
@@ -93,11 +93,12 @@ def create_metronome(body: dict[str, Any]) -> Response:
     "GET",
     "/<workflow:metronomeId>",
     MetronomeAnswer,
+    query=NoQuery,
     bare={304: "The caller has it as it is: see If-None-Match."},
     takes=[etag.IF_NONE_MATCH],
     headers=etag.HEADERS,
 )
-def get_metronome(metronome_id: str) -> Response:
+def get_metronome(_: dict[str, Any], metronome_id: str) -> Response:
     """Get a workflow."""
     found = service.get(db(), actor(), metronome_id)
     return etag.not_modified(found.revision) or _answer(found)

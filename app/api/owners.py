@@ -9,6 +9,7 @@ from flask import Response
 from app.api import dump, etag
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db
+from app.api.paging import listed, page
 from app.api.schemas.metronomes import MetronomeAnswer
 from app.api.schemas.owners import CandidateList, CandidatesQuery, OwnerBody
 from app.domain.roles import Permission
@@ -25,10 +26,8 @@ def list_owner_candidates(query: dict[str, Any], metronome_id: str) -> Response:
 
     The users of the organization that have an API key which is not revoked, by id.
     """
-    limit = query["limit"]
-    found = service.candidates(db(), actor(), metronome_id, limit=limit + 1, offset=query["offset"])
-    data = [dump.owner_candidate(one) for one in found[:limit]]
-    return dump.answer({"object": "list", "data": data, "has_more": len(found) > limit})
+    found = service.candidates(db(), actor(), metronome_id, page(query))
+    return dump.answer(listed(found, query["limit"], dump.owner_candidate, lambda one: one.user_id))
 
 
 @owners.operation(

@@ -116,5 +116,10 @@ def list_run_steps(query: dict[str, Any], metronome_id: str, run_id: str) -> Res
 @runs.operation("GET", "/<runId>/children", RunList, query=ChildrenQuery)
 def list_run_children(query: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """List the runs that a run started, newest first; as a rule they are of other workflows."""
-    found = service.children(db(), actor(), metronome_id, run_id, query["status"], page(query))
+    wanted = RunFilter(
+        statuses=query["status"],
+        created_after=query.get("created_after"),
+        created_before=query.get("created_before"),
+    )
+    found = service.children(db(), actor(), metronome_id, run_id, wanted, page(query))
     return dump.answer(listed(found, query["limit"], dump.run, lambda one: one.id))

@@ -9,6 +9,7 @@ from flask import Response
 from app.api import dump
 from app.api.blueprint import Blueprint
 from app.api.context import actor, db
+from app.api.schemas.base import NoQuery
 from app.api.schemas.timeline import ResultAnswer, TimelineAnswer, TimelineQuery
 from app.services import timeline as service
 
@@ -31,8 +32,8 @@ def get_run_timeline(query: dict[str, Any], metronome_id: str, run_id: str) -> R
     return dump.answer({"object": "metronome.run.timeline", "data": data})
 
 
-@timeline.operation("GET", "/result", ResultAnswer, refuses=[409])
-def get_run_result(metronome_id: str, run_id: str) -> Response:
+@timeline.operation("GET", "/result", ResultAnswer, query=NoQuery, refuses=[409])
+def get_run_result(_: dict[str, Any], metronome_id: str, run_id: str) -> Response:
     """Get what a run came to.
 
     409 with the code `run_not_ended` while it goes on.

@@ -46,7 +46,13 @@ def list_trigger_events(query: dict[str, Any], metronome_id: str) -> Response:
 
 
 def _events(query: dict[str, Any], metronome_id: str | None) -> Response:
-    wanted = EventFilter(query["status"], query.get("trigger_type"), metronome_id)
+    wanted = EventFilter(
+        query["status"],
+        query.get("trigger_type"),
+        metronome_id,
+        created_after=query.get("created_after"),
+        created_before=query.get("created_before"),
+    )
     found = service.page(db(), actor(), wanted, page(query))
     return dump.answer(listed(found, query["limit"], dump.trigger_event, attrgetter("id")))
 

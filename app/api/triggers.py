@@ -23,6 +23,12 @@ from app.domain.trigger_rows import FUNCTION
 from app.services import deliveries
 from app.services import triggers as service
 
+_KEY_OF_EVENT = {
+    **idempotency.IDEMPOTENCY_KEY,
+    "description": "The event's id where the body has no sourceEventId: sent again with the same"
+    " key, it starts nothing anew.",
+}
+
 triggers = Blueprint("triggers", prefix="/v1/metronomes", description="What starts runs.")
 
 
@@ -32,6 +38,7 @@ triggers = Blueprint("triggers", prefix="/v1/metronomes", description="What star
     InboundAnswer,
     needs=Permission.RUN,
     body=InboundBody,
+    takes=[_KEY_OF_EVENT],
     told="What the event came to, for each workflow that listens for such events.",
     example={
         "triggerType": "email",
@@ -49,12 +56,14 @@ def deliver_event(body: dict[str, Any]) -> Response:
 
     Published workflows with a trigger of this type run if the event matches the trigger's filters;
     `data` tells of each, with the reason where it does not run. Runs belong to the owners of the
-    workflows. Delivered again with the same `sourceEventId`, the event starts nothing anew.
+    workflows. Delivered again with the same `sourceEventId`, the event starts nothing anew. Without
+    one, the header `Idempotency-Key` stands for it.
     """
+    key = idempotency.key(None)
     given = deliveries.delivery(
         body["trigger_type"],
         body["payload"],
-        source_event_id=body.get("source_event_id"),
+        source_event_id=body.get("source_event_id") or key,
         summary=body.get("summary"),
     )
     return delivered(deliveries.deliver(db(), actor(), given, tell=tell_due, free=free_places))

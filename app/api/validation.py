@@ -9,6 +9,7 @@ from flask import Response
 from app.api import dump
 from app.api.blueprint import Blueprint
 from app.api.context import actor, connectors, db
+from app.api.schemas.base import NoQuery
 from app.api.schemas.validation import (
     DefinitionToValidate,
     NodeSchemasAnswer,
@@ -33,8 +34,8 @@ _EXAMPLE = {
 }
 
 
-@validation.operation("GET", "/node-schemas", NodeSchemasAnswer)
-def get_node_schemas() -> Response:
+@validation.operation("GET", "/node-schemas", NodeSchemasAnswer, query=NoQuery)
+def get_node_schemas(_: dict[str, Any]) -> Response:
     """Get the node kinds.
 
     Each kind and each type of trigger with the JSON Schema of its config.

@@ -23,6 +23,7 @@ from app.api.schemas.versions import (
 )
 from app.domain.roles import Permission
 from app.services import versions as service
+from app.store.versions import VersionFilter
 
 versions = Blueprint(
     "versions",
@@ -38,10 +39,12 @@ def list_versions(query: dict[str, Any], metronome_id: str) -> Response:
     """List the versions of a workflow.
 
     The newest first; deleted ones (`archived`) only where they are asked for. What was only run,
-    and never saved, is not among them.
+    and never saved, is not among them. A page of very big definitions ends before its `limit`.
     """
-    found = service.page(db(), actor(), metronome_id, page(query), statuses=query["status"])
-    return dump.answer(listed(found, query["limit"], dump.version, lambda one: str(one.version)))
+    wanted = VersionFilter(query["status"], query.get("created_after"), query.get("created_before"))
+    found, fit = service.page(db(), actor(), metronome_id, page(query), wanted)
+    limit = min(query["limit"], fit)
+    return dump.answer(listed(found, limit, dump.version, lambda one: str(one.version)))
 
 
 @versions.operation(

@@ -6,23 +6,19 @@ from sqlalchemy import Connection
 
 from app.db import Database
 from app.domain.errors import Invalid
-from app.domain.models import Actor, Metronome, OwnerCandidate
+from app.domain.models import Actor, Metronome, OwnerCandidate, Page
 from app.services.metronomes import checked, not_found
 from app.store import metronomes, owners
 
 
-def candidates(
-    db: Database, actor: Actor, metronome_id: str, *, limit: int, offset: int
-) -> list[OwnerCandidate]:
-    """Up to ``limit`` users of the organization that could own a workflow, by id. Raises NotFound.
+def candidates(db: Database, actor: Actor, metronome_id: str, part: Page) -> list[OwnerCandidate]:
+    """A page of the users of the organization that could own a workflow, by id. Raises NotFound.
 
     They are those that have a key which is not revoked.
     """
 
     def query(connection: Connection) -> list[OwnerCandidate] | None:
-        found = owners.candidates(
-            connection, actor.organization_id, metronome_id, limit=limit, offset=offset
-        )
+        found = owners.candidates(connection, actor.organization_id, metronome_id, part)
         if found or metronomes.get(connection, actor.organization_id, metronome_id):
             return found
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -58,11 +59,11 @@ def children(
     actor: Actor,
     metronome_id: str,
     run_id: str,
-    statuses: tuple[str, ...],
+    wanted: RunFilter,
     part: Page,
 ) -> list[Run]:
     """A page of the runs that a run started, newest first, of any workflow. Raises NotFound."""
-    wanted = RunFilter(statuses=statuses, parent_run_id=run_id)
+    wanted = replace(wanted, parent_run_id=run_id)
 
     def query(connection: Connection) -> list[Run] | None:
         if runs.get(connection, actor.organization_id, metronome_id, run_id) is None:

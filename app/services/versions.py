@@ -15,6 +15,7 @@ from app.ids import new_id
 from app.services import definitions, idempotency
 from app.services import metronomes as metronome_service
 from app.store import metronomes, saved_versions, versions
+from app.store.versions import VersionFilter
 
 
 def not_found() -> NotFound:
@@ -63,19 +64,19 @@ def save(
 
 
 def page(
-    db: Database, actor: Actor, metronome_id: str, part: Page, *, statuses: tuple[str, ...]
-) -> list[Version]:
-    """A page of the saved versions, the newest first; without ``statuses`` but the archived ones.
+    db: Database, actor: Actor, metronome_id: str, part: Page, wanted: VersionFilter
+) -> tuple[list[Version], int]:
+    """A page of the saved versions, the newest first, and how many fit in (see the store).
 
     Raises NotFound.
     """
 
-    def query(connection: Connection) -> list[Version]:
+    def query(connection: Connection) -> tuple[list[Version], int]:
         organization = actor.organization_id
-        found = versions.page(connection, organization, metronome_id, part, statuses=statuses)
+        found, fit = versions.page(connection, organization, metronome_id, part, wanted)
         if not found:
             _known(connection, actor, metronome_id)
-        return found
+        return found, fit
 
     return db.read(query)
 

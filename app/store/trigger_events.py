@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
 from sqlalchemy import Connection, Row, select, text, union_all
 
 from app.domain.models import NewEvent, Page, TriggerEvent
+from app.ids import first_id
 from app.store import rows
+from app.store.run_list import CLOCKS_DIFFER
 from app.store.schema import EVENT_STATUSES, trigger_events
 
 FIELDS = tuple(field.name for field in fields(TriggerEvent))
@@ -249,11 +252,13 @@ def ignored_before(
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events to list; None and () mean any."""
+    """Which events to list; None and () mean any. ``created_before`` itself is out of the range."""
 
     statuses: tuple[str, ...] = ()
     trigger_type: str | None = None
     metronome_id: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
 
 
 def page(
@@ -272,6 +277,10 @@ def page(
     scope = [column == value for column, value in equal if value is not None]
     if part.after is not None:
         scope.append(of.id < part.after)
+    if (after := wanted.created_after) is not None:
+        scope += [of.created_at >= after, of.id >= first_id("tev", after - CLOCKS_DIFFER)]
+    if (before := wanted.created_before) is not None:
+        scope += [of.created_at < before, of.id < first_id("tev", before + CLOCKS_DIFFER)]
     newest = (
         select(*(of[name] for name in FIELDS))
         .where(*scope, of.status == status)

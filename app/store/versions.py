@@ -10,8 +10,10 @@ taken in a statement of its own, so that the next one sees what was committed du
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, Text, cast, func, select, text
 
 from app.db import LOCK_TIMEOUT, RawConnection
 from app.domain.models import Actor, Page, Version
@@ -22,6 +24,7 @@ from app.store.schema import versions
 ARCHIVED = "archived"
 PUBLISHED = "published"
 SAVED = "saved"
+PAGE_BYTES = 16_000_000  # of definitions, behind which a page ends
 
 LOCK = f"""
 {LOCK_TIMEOUT};
@@ -157,20 +160,32 @@ def get(
 _COLUMNS = [versions.c[name] for name in rows.VERSION_FIELDS]
 
 
+@dataclass(frozen=True, slots=True)
+class VersionFilter:
+    """Which versions to list; () are those that are not archived, None any.
+
+    ``created_before`` itself is out of the range.
+    """
+
+    statuses: tuple[str, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
 def page(
     connection: Connection,
     organization_id: str,
     metronome_id: str,
     page: Page,
-    *,
-    statuses: tuple[str, ...] = (),
-) -> list[Version]:
-    """A page of the saved versions of a workflow, the highest number first.
+    wanted: VersionFilter = VersionFilter(),
+) -> tuple[list[Version], int]:
+    """A page of the saved versions of a workflow, the highest number first; and how many fit in.
 
-    Without ``statuses`` those that are not archived. Their cursor is the number.
+    It ends behind PAGE_BYTES of definitions: then there is one more than fit, as there is where the
+    page's limit ends it. Their cursor is the number.
     """
     query = (
-        select(*_COLUMNS)
+        select(*_COLUMNS, func.octet_length(cast(versions.c.definition, Text)).label("bytes"))
         .where(versions.c.metronome_id == metronome_id)
         .where(versions.c.organization_id == organization_id)
         .where(versions.c.version.is_not(None))
@@ -180,11 +195,26 @@ def page(
     )
     if page.after is not None:
         query = query.where(versions.c.version < int(page.after))
-    if statuses:
-        query = query.where(versions.c.status.in_(statuses))
+    if wanted.created_after is not None:
+        query = query.where(versions.c.created_at >= wanted.created_after)
+    if wanted.created_before is not None:
+        query = query.where(versions.c.created_at < wanted.created_before)
+    if wanted.statuses:
+        query = query.where(versions.c.status.in_(wanted.statuses))
     else:
         query = query.where(versions.c.status != ARCHIVED)
-    return [rows.version(row) for row in connection.execute(query)]
+    part = query.subquery()
+
+    def before(last: int) -> Any:
+        """The bytes of the definitions before one; -2: without the one right before it."""
+        total = func.sum(part.c.bytes).over(order_by=part.c.version.desc(), rows=(None, last))
+        return func.coalesce(total, 0)
+
+    summed = select(part, before(-1).label("before"), before(-2).label("earlier")).subquery()
+    cut = select(summed).where(summed.c.earlier < PAGE_BYTES).order_by(summed.c.version.desc())
+    found = connection.execute(cut).all()
+    fit = sum(row.before < PAGE_BYTES for row in found)
+    return [rows.version(row) for row in found], fit
 
 
 # One statement, so one snapshot: a revision is in one of the two tables at any moment.

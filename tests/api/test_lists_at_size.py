@@ -95,6 +95,7 @@ CURSORS = {
     "children": "run_{middle}",
     "deployments": "evt_{middle}",
     "metronomes": "met_{middle}",
+    "owner-candidates": "ada",
     "runs": "run_{middle}",
     "schedules": "trg_{middle}",
     "steps": "1",

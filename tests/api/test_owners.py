@@ -41,6 +41,9 @@ def test_the_candidates_are_the_users_with_valid_keys(
     for limit, more in ((1, True), (2, False)):
         answer = json.loads(api.get(f"{path}/owner-candidates?limit={limit}").get_data())
         assert (answer["object"], answer["has_more"]) == ("list", more)
+        assert answer["next_cursor"] == ("ada" if more else None)
+    assert candidates(api, path, "?cursor=ada") == expected[1:]
+    assert candidates(api, path, "?cursor=bob") == []
 
 
 def test_a_workflow_goes_to_another_user(api: Caller, db: Database) -> None:

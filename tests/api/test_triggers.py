@@ -125,6 +125,24 @@ def test_an_event_that_comes_again_is_answered_as_it_was(api: Caller) -> None:
     assert len(data(api.get("metronomes/trigger-events"))) == 2
 
 
+def test_the_idempotency_key_is_the_id_of_an_event_without_one(api: Caller) -> None:
+    path = published(api, "email")
+    body: dict[str, Any] = {"triggerType": "email", "payload": {"n": 1}}
+
+    def send(key: str, **fields: Any) -> Any:
+        headers = {"Idempotency-Key": key}
+        answer = api.post("metronomes/events/inbound", {**body, **fields}, headers=headers)
+        return answer.json if answer.status_code == 200 else refused(answer, 422, "invalid")
+
+    first = send("k1")
+    assert first["data"][0]["sourceEventId"] == "k1"
+    assert send("k1") == first == send("k2", sourceEventId="k1")
+    assert len(runs_of(api, path)) == 1
+    assert send("k1", sourceEventId="e2")["data"][0]["sourceEventId"] == "e2"
+    assert len(runs_of(api, path)) == 2
+    assert "Idempotency-Key" in send("a key")["details"]
+
+
 def test_events_without_an_id_are_all_new(api: Caller) -> None:
     path = published(api, "email")
     deliver(api, "email")

@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from app.db import Database
 from app.ids import new_id
+from app.store import versions
 from tests.api.conftest import Caller, data, refused
 from tests.api.definitions import publishable
 
@@ -200,6 +201,34 @@ def test_versions_come_in_pages(api: Caller, metronome: str) -> None:
     assert (third["has_more"], third["next_cursor"]) == (False, None)
     offset = api.get(f"{metronome}/versions?limit=2&offset=2").json or {}
     assert [one["version"] for one in offset["data"]] == [3, 2]
+
+
+def test_all_versions_come_without_being_asked_for_pages(api: Caller, metronome: str) -> None:
+    for _ in range(101):  # more than any other list has by default
+        saved(api, metronome)
+    found = api.get(f"{metronome}/versions").json or {}
+    assert [one["version"] for one in found["data"]] == list(reversed(range(101)))
+    assert (found["has_more"], found["next_cursor"]) == (False, None)
+    for limit in ("1000", "1001"):
+        expected = 200 if limit == "1000" else 422
+        assert api.get(f"{metronome}/versions?limit={limit}").status_code == expected
+
+
+def test_a_page_of_big_versions_ends_early_and_leads_on(
+    api: Caller, metronome: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(6):
+        saved(api, metronome, definition=publishable("x" * 1_000))
+    monkeypatch.setattr(versions, "PAGE_BYTES", 2_000)  # behind the second of them
+    seen, more = [], "?offset=1"
+    for _ in range(3):
+        found = api.get(f"{metronome}/versions{more}").json or {}
+        seen.append([one["version"] for one in found["data"]])
+        more = f"?cursor={found['next_cursor']}"
+    assert seen == [[4, 3], [2, 1], [0]]
+    assert found["has_more"] is False
+    assert len(data(api.get(f"{metronome}/versions?limit=1"))) == 1
+    assert (api.get(f"{metronome}/versions?offset=6").json or {})["next_cursor"] is None
 
 
 def test_versions_are_compared(api: Caller, metronome: str) -> None:

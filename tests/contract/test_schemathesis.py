@@ -1,8 +1,14 @@
-"""Requests made from the OpenAPI document, good and bad: every answer is one that it describes."""
+"""Requests made from the OpenAPI document, good and bad: every answer is one that it describes.
+
+By default each of the more than 50 operations is asked up to 40 times, so all of them more than
+1,000 times. METRONOME_TEST_EXAMPLES is that number for each operation, and of the chains in
+``test_schemathesis_stateful.py`` where that is more than theirs.
+"""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -29,6 +35,9 @@ class Door:
         """Pass a request on."""
         return self.app(environ, start_response)
 
+
+EXAMPLES = int(os.environ.get("METRONOME_TEST_EXAMPLES") or 40)  # of each operation
+AT_LEAST = 1_000  # of all of them together
 
 door = Door()
 schema = schemathesis.openapi.from_wsgi("/openapi.json", door)
@@ -61,7 +70,7 @@ def caller(database_url: str, db: Database) -> Iterator[Caller]:
 
 @schema.parametrize()
 @settings(
-    max_examples=40,
+    max_examples=EXAMPLES,
     derandomize=True,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -80,3 +89,7 @@ def test_answers_are_as_documented(
             if name in case.path_parameters:
                 case.path_parameters[name] = value
     case.call_and_validate(headers=headers, excluded_checks=not_asked(case))
+
+
+def test_a_run_has_enough_examples() -> None:
+    assert len(list(schema.get_all_operations())) * EXAMPLES >= AT_LEAST

@@ -11,11 +11,11 @@ from schemathesis.specs.openapi.checks import ignored_auth
 from app.db import Database
 from app.store.schema import metadata
 from tests.api.conftest import Caller, data
-from tests.contract.test_schemathesis import caller, door, not_asked
+from tests.contract.test_schemathesis import EXAMPLES, caller, door, not_asked
 
 __all__ = ["caller"]
 
-CHAINS, STEPS = 100, 10
+CHAINS, STEPS = max(100, EXAMPLES), 10
 WITH_OUR_KEY = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
 schema = schemathesis.openapi.from_wsgi("/openapi.json", door, config=WITH_OUR_KEY)
 KEPT = ("api_keys", "executors")  # tables

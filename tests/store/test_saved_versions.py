@@ -94,8 +94,22 @@ def test_numbers_have_no_gap_and_no_double_under_load(db: Database) -> None:
             " JOIN versions v ON v.id = m.draft_version_id"
         ).scalar_one_or_none()
         assert same is not False
-        page = versions.page(connection, "acme", metronome, Page(100))
+        page, _ = versions.page(connection, "acme", metronome, Page(100))
     assert [one.version for one in page] == list(reversed(range(40)))
+
+
+def test_no_more_is_read_than_a_page_may_hold(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metronome = create(db)
+    for _ in range(6):
+        save(db, metronome, '{"note": "' + "x" * 1_000 + '"}')
+    monkeypatch.setattr(versions, "PAGE_BYTES", 2_000)
+    with db.connect() as connection:
+        for offset, numbers in ((0, [5, 4, 3]), (1, [4, 3, 2]), (5, [0])):
+            found, fit = versions.page(connection, "acme", metronome, Page(7, offset))
+            assert [one.version for one in found] == numbers  # one more than fit, where there is
+            assert fit == min(2, len(numbers))
 
 
 def test_an_id_is_saved_once(db: Database) -> None:
@@ -119,7 +133,7 @@ def test_an_id_is_saved_once(db: Database) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(work, range(4))) == [False, False, False, True]
     with db.connect() as connection:
-        assert len(versions.page(connection, "acme", metronome, Page(10))) == 1
+        assert len(versions.page(connection, "acme", metronome, Page(10))[0]) == 1
 
 
 def test_others_can_neither_save_nor_change(db: Database) -> None:

@@ -56,7 +56,7 @@ def test_what_was_only_run_is_in_no_list_and_no_audit(db: Database) -> None:
     with db.connect() as connection:
         own = versions.create(connection, ADA, metronome, NewVersion(draft(3), 3, 0)) or ""
         assert versions.of_draft(connection, ADA, metronome)
-        assert versions.page(connection, "acme", metronome, Page(10)) == []
+        assert versions.page(connection, "acme", metronome, Page(10)) == ([], 0)
         found = versions.get(connection, "acme", metronome, own)
         assert found is not None
         assert (found.version, found.status, found.node_count) == (None, "saved", 3)

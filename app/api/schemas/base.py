@@ -44,6 +44,10 @@ class Query(Named):
     error_messages = {"unknown": "there is no such query parameter"}  # noqa: RUF012
 
 
+class NoQuery(Query):
+    """There is nothing to ask for."""
+
+
 class Text(fields.String):
     """A text that can be stored: no NUL, no lone surrogate, of ``low`` to ``high`` characters."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import fields, validate
 
 from app.api import paging
-from app.api.schemas.base import Input, Named, Query, QueryNumber, Text
+from app.api.schemas.base import Input, ListAnswer, Named, Query, QueryNumber, Text
 from app.domain.roles import ROLES
 
 MAX_CANDIDATES = 1_000
@@ -24,6 +24,11 @@ class CandidatesQuery(Query):
 
     limit = QueryNumber(1, MAX_CANDIDATES, MAX_CANDIDATES, "How many, at the most.")
     offset = QueryNumber(0, paging.MAX_OFFSET, 0, "How many to pass over.")
+    cursor = Text(
+        1,
+        255,
+        metadata={"description": "The `next_cursor` of the page before: what comes behind it."},
+    )
 
 
 class CandidateSchema(Named):
@@ -39,9 +44,7 @@ class CandidateSchema(Named):
     is_owner = fields.Boolean(required=True)
 
 
-class CandidateList(Named):
+class CandidateList(ListAnswer):
     """Users of the organization that have a key, by id."""
 
-    object = fields.Constant("list", required=True, metadata={"type": "string"})
     data = fields.List(fields.Nested(CandidateSchema), required=True)
-    has_more = fields.Boolean(required=True, data_key="has_more")

@@ -136,6 +136,8 @@ class ChildrenQuery(PageQuery):
 
     cursor = id_cursor("run")
     status = Statuses(RUN_STATUSES)
+    created_after = Moment(CREATED_AFTER)
+    created_before = Moment(CREATED_BEFORE)
 
 
 class StepsQuery(Query):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from marshmallow import fields, validate
 
-from app.api.schemas.base import ListAnswer, Named, PageQuery, Statuses, Text, id_cursor, moment
+from app.api.schemas.base import (
+    CREATED_AFTER,
+    CREATED_BEFORE,
+    ListAnswer,
+    Moment,
+    Named,
+    PageQuery,
+    Statuses,
+    Text,
+    id_cursor,
+    moment,
+)
 from app.store.schema import EVENT_STATUSES
 
 TYPE = "[A-Za-z0-9][A-Za-z0-9_.:-]*"
@@ -16,6 +27,8 @@ class TriggerEventsQuery(PageQuery):
     cursor = id_cursor("tev")
     status = Statuses(EVENT_STATUSES)
     trigger_type = Text(1, 64, pattern=TYPE)
+    created_after = Moment(CREATED_AFTER)
+    created_before = Moment(CREATED_BEFORE)
 
 
 class TriggerSummaryQuery(PageQuery):

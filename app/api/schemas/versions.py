@@ -10,10 +10,13 @@ from marshmallow import fields, validate
 
 from app.api.idempotency import MAX_KEY
 from app.api.schemas.base import (
+    CREATED_AFTER,
+    CREATED_BEFORE,
     Flag,
     Input,
     JsonObject,
     ListAnswer,
+    Moment,
     Named,
     OptionalBody,
     PageQuery,
@@ -32,6 +35,7 @@ _MAX_DESCRIPTION = 10_000
 _DEFINITION = {"description": "`nodes` and `edges`, in the shape in which they were given."}
 _IGNORED = {"description": "Ignored: labels are given out by the server."}
 _MAX_INT = 2**31 - 1
+_MAX_VERSIONS = 1_000  # of a page: the SDK asks for one, and takes it for all there are
 ACTIONS = ("published", "unpublished")
 
 
@@ -125,8 +129,11 @@ class DeploymentsQuery(PageQuery):
 class VersionsQuery(PageQuery):
     """Which versions to list."""
 
+    limit = QueryNumber(0, _MAX_VERSIONS, _MAX_VERSIONS, "How many, at the most.")
     cursor = number_cursor()
     status = Statuses(VERSION_STATUSES)
+    created_after = Moment(CREATED_AFTER)
+    created_before = Moment(CREATED_BEFORE)
 
 
 class VersionQuery(Query):
