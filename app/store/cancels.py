@@ -20,8 +20,8 @@ from app.store.proof import ActorMessage
 
 # Whoever starts a nested run locks the row of the run at the top, which is this one: so what is
 # below it when the lock is held, is all that will be. A step that is parked has to be closed, and a
-# connector to be told. All of this is seen before the lock is waited for as well: who is none of its
-# kind waits in the line of the trees from the first, and loses no place in it.
+# connector to be told. All of this is looked at before the lock is waited for as well: who is none
+# of its kind waits in the line of the trees from the first, and loses no place in it.
 _ALONE = f"""{trees.TARGET}
   AND (r.parent_run_id IS NULL AND r.status IN ({sql_list(CANCEL.sources)})) IS TRUE
   AND NOT EXISTS (SELECT FROM runs c WHERE c.parent_run_id = :run_id)
