@@ -22,7 +22,7 @@ def run(name: str, *, quick: bool) -> bool:
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     if quick:
         command.append("--quick")
-    elif name not in ("cancel", "peers"):  # these keep what they measured by themselves, or nothing
+    elif name != "peers":  # which keeps what it measured by itself
         command += ["--json", str(OUT / f"{name}.json")]
     print(f"\n=== {name} ===", flush=True)
     told: list[str] = []

@@ -28,7 +28,9 @@ def _quick(name: str) -> str:
     ("name", "figures"),
     [
         ("steps", ["steps/s, 8 threads", "start of a run, p50", "idle executor, memory"]),
-        ("cancel", ["cancels a second", "http node ends", "big table to small"]),
+        ("http", ["cancels a second, of GET /healthz", "round trips of a request"]),
+        ("growth", ["cancel, recent: 20,000 runs to 200", "bytes of a row of steps"]),
+        ("cancel", ["http node ends", "delay node ends"]),
     ],
 )
 def test_a_benchmark_prints_its_figures(name: str, figures: list[str]) -> None:
