@@ -4,7 +4,7 @@ Steps a second of one executor process, with 1, 8, 32 and 64 threads, against th
 psycopg2 sends the same boundary statement with as many threads, one a commit: taken in turns on
 the same database, medians of the rounds. A run is ten function nodes whose function does nothing,
 so that what is measured is Metronome; and, with as many threads, ten nodes that only compute (a
-trigger, notes, transforms, an end), whose steps ride along with each other. Then what an idle
+trigger, notes, transforms, an end). Then what an idle
 executor costs, and how soon it starts a run (benchmarks/rest.py).
 """
 

@@ -227,8 +227,6 @@ class Course:
                 touches=touches,
             )
         )
-        if verdict.answer == "go":
-            self.walk.passed.recorded()
         if pending.spawns:
             self._nested.began(pending.spawns)
         return verdict

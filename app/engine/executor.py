@@ -14,6 +14,7 @@ Any number of these processes may run on any number of hosts; they meet in the d
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import secrets
@@ -89,6 +90,7 @@ class Executor:
         self._only_polls = False  # nothing is known to be due before the next look
         self._looked = 0.0  # when the monitor last did, and when we look again, in monotonic time
         self._looks_at = 0.0
+        self._due_at = math.inf  # when a run is due, as the monitor saw
         self._writer = Writer(self._db, self._clock)
         self._places = Places(self._db)
         self._interpreter = Interpreter(
@@ -178,7 +180,8 @@ class Executor:
         if idle <= 0:
             return self._options.lease
         only_polls, self._only_polls = self._only_polls and not news, False
-        if only_polls and (left := self._looked + self._poll() - time.monotonic()) > 0:
+        left = min(self._looked + self._poll(), self._due_at) - time.monotonic()
+        if only_polls and left > 0:
             self._only_polls = True
             return left
         try:
@@ -214,6 +217,7 @@ class Executor:
     def _due_in(self, seconds: float | None) -> None:
         """The monitor has looked: a run is due in so many seconds, None where none is."""
         self._looked = time.monotonic()
+        self._due_at = math.inf if seconds is None else self._looked + seconds
         if seconds is not None and self._looked + seconds < self._looks_at - LEAST_WAIT:
             self._wake.set()
 

@@ -29,7 +29,7 @@ from app.domain.lifecycle import CANCELLED, FAILED
 from app.domain.outcomes import Done, Failed, Interrupted, LoopPlan, Outcome
 from app.domain.progress import has_error_edge
 from app.domain.retry import BASE_SECONDS, backoff
-from app.engine import parking, riding, turning
+from app.engine import parking, turning
 from app.engine.course import TIMED_OUT, Course, give_up, of
 from app.engine.frames import Frame, Parked, deadline
 from app.engine.holds import Hold
@@ -141,11 +141,6 @@ class Interpreter:
         """Start ``node``, call it and note its outcome; False where the run was let go."""
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
         rendered, recorded, refusal = self._render(node, frame.scope_of(node))
-        if refusal is None and riding.may_ride(kind, frame, node, hold):
-            attempt, now = walk.attempt(frame, node.id) + 1, self.clock.now()
-            context = self._context(course, frame, node, 0, attempt, now, rendered)
-            if riding.ride(walk, frame, node, kind, context, recorded):
-                return not walk.passed.is_full() or course.flush()
         connector = kind.connector(node.config, self.limits, node.subtype)
         token = None if connector is None else secrets.token_urlsafe(32)
         start = walk.start(

@@ -23,7 +23,7 @@ from app.domain.lifecycle import (
 from app.domain.outcomes import Failed, LoopPlan
 from app.domain.progress import ERROR_HANDLE, body_entries, entry_nodes
 from app.engine.frames import Frame, Loop, Parked, deadline
-from app.engine.pending import Passed, Pending
+from app.engine.pending import Pending
 from app.ids import step_id
 from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed, NextNode
@@ -41,7 +41,7 @@ class Walk:
         self._next_seq = max(last, claimed.base_seq) + 1
         self.dispatched: set[int] = set()  # steps of which a connector knows that they are open
         self.heard: set[int] = set()  # steps that end by what came from outside
-        self.passed = Passed()
+        self._passed: list[StepStart] = []
         self._new_parked: list[tuple[Frame, str, Parked]] = []
         # No parked node is due before this; None where only news can end what waits. What was
         # parked by an earlier claim may have news, which are read when the walk is rebuilt.
@@ -103,8 +103,7 @@ class Walk:
     def untold(self) -> bool:
         """Whether something waits to be written that others may look for: all but short sleeps."""
         pending = self.pending
-        told = pending.ends or pending.parks or pending.spawns or self.passed.before is not None
-        return bool(told) or any(
+        return bool(pending.ends or pending.parks or pending.spawns) or any(
             parked.metadata.get("waitsFor") != "time" for parked in self._unstored()
         )
 
@@ -134,8 +133,6 @@ class Walk:
 
     def nexts(self) -> list[NextNode]:
         """The nodes that would have started, for the trace of a cancelled run."""
-        if self.passed.before is not None:  # of what came since, nothing has been recorded
-            return self.passed.before
         waiting = [
             (frame, node)
             for frame in self.frames()
@@ -159,7 +156,7 @@ class Walk:
     def start(self, frame: Frame, node: Node, recorded_input: str | None, **more: Any) -> StepStart:
         """The step that is to start ``node``; ``more`` are further fields of a StepStart."""
         # Those that were passed over before come before it in the trace.
-        self.passed.steps = self.skips()
+        self._passed = self.skips()
         metadata: dict[str, Any] = {}
         if replay := frame.replays.get(node.id):
             metadata["replayOf"] = replay
@@ -178,30 +175,14 @@ class Walk:
             **more,
         )
 
-    def ride(
-        self, frame: Frame, node: Node, recorded_input: str | None, text: str, branch: str | None
-    ) -> None:
-        """A node that only computes has ended well; its step goes into the next boundary.
-
-        ``text`` is its output as JSON.
-        """
-        if self.passed.before is None:
-            self.passed.before = self.nexts()
-        step = self.start(
-            frame, node, recorded_input, status=COMPLETED, output=text, metadata=_branch(branch)
-        )
-        self.passed.ride(step)
-        self.started(frame, step)
-        frame.settle(node, orjson.loads(text), branch)
-
     def started(self, frame: Frame, step: StepStart) -> None:
         """The database has recorded the start of ``step``."""
         frame.attempts[step.node_id] = step.attempt
         frame.not_before.pop(step.node_id, None)
 
     def skips(self) -> list[StepStart]:
-        """The steps that need no boundary of their own and are not yet in the trace."""
-        passed = self.passed.take()
+        """The steps of nodes that are passed over and not yet in the trace."""
+        passed, self._passed = self._passed, []
         for frame in self.frames():
             passed += self._skips_of(frame)
         return passed
@@ -301,7 +282,7 @@ class Walk:
     def leave(self, loop: Loop) -> None:
         """An iteration is over: what was passed over in it still has to be told."""
         if loop.frame is not None:
-            self.passed.steps += self._skips_of(loop.frame)
+            self._passed += self._skips_of(loop.frame)
 
     def turn(self, loop: Loop) -> None:
         """Begin the next iteration of a loop."""

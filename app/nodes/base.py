@@ -170,10 +170,6 @@ class NodeKind:
         """What the node needs of the deployment and does not find; None where it finds it."""
         return None
 
-    # Whether ``run`` only computes, at once: it has no effect, waits for nothing and asks nobody.
-    # The step of such a node is written with the next boundary, as one that has ended already.
-    pure: ClassVar[bool] = False
-
     def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
         """Whether running the node again after a lost executor can do no harm."""
         return True

@@ -22,7 +22,6 @@ class Transform(NodeKind):
     """Renders ``config.output``."""
 
     kind = "transform"
-    pure = True
     title = "Transform"
     told = "Builds JSON from what is known so far."
     fields = (

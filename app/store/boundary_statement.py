@@ -139,7 +139,8 @@ started AS (
         CASE WHEN b.status <> '{RUNNING}' THEN l.now END
     FROM {{starts}}
     JOIN held l ON l.place = b.place
-    WHERE l.ours AND l.status = '{RUNNING}' AND (b.status = '{SKIPPED}' OR NOT l.late)
+    WHERE l.ours AND l.status = '{RUNNING}'
+      AND NOT (l.late AND (l.rides OR b.status <> '{SKIPPED}'))
 ),
 moved AS (
     UPDATE runs r SET status = t.target,

@@ -138,14 +138,10 @@ FROM claimed c ORDER BY c.id
 
 # To plan the claim takes longer than to run it. A plan that is made while the tables are empty must
 # suit them when they are full: every row is looked up by an index.
-#
-# Nobody waits until a claim is on the disk. If the server crashes before, the run is as it was, and
-# due; and whatever was written under the claim comes behind it in the log, so it is lost with it.
 _PREPARED = f"metronome_claim_{sha256(_CLAIM.encode()).hexdigest()[:12]}"
 _PREPARE = f"""
 SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off;
 SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
-SET synchronous_commit = off;
 PREPARE {_PREPARED} (text, bigint, float8) AS
 {_CLAIM % {"executor": "$1", "limit": "$2", "lease": "$3"}}
 """
@@ -154,10 +150,7 @@ _prepared: WeakSet[RawConnection] = WeakSet()
 
 
 def prepare(connection: RawConnection) -> None:
-    """Plan the claim, once for the connection, which must be in autocommit.
-
-    What else is written on it is not waited for either.
-    """
+    """Plan the claim, once for the connection, which must be in autocommit."""
     with connection.cursor() as cursor, suppress(DuplicatePreparedStatement):
         cursor.execute(_PREPARE)
         _prepared.add(connection)

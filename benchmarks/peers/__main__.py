@@ -46,11 +46,6 @@ class Comparison:
                 self.data["peers"][name] = {"unavailable": str(error)}
                 print(f"{name} is not available: {error}", flush=True)
 
-    @property
-    def _whole(self) -> list[Peer]:
-        """Those of which everything is measured."""
-        return [peer for peer in self._peers if peer.name != OURS[1]]
-
     def _failed(self, part: str, peer: Peer, error: Exception) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         self.data["failures"].setdefault(part, {})[peer.name] = reason
@@ -59,8 +54,7 @@ class Comparison:
     def _in_turns(self, part: str, rounds: int, measure: Callable[[Peer], None]) -> None:
         for number in range(rounds):
             print(f"{part}, round {number + 1} of {rounds}", flush=True)
-            peers = self._peers if part == "throughput" else self._whole
-            for peer in peers[:: -1 if number % 2 else 1]:
+            for peer in self._peers[:: -1 if number % 2 else 1]:
                 try:
                     measure(peer)
                 except Exception as error:
@@ -92,7 +86,7 @@ class Comparison:
 
     def latency(self, rounds: int) -> None:
         """How soon an idle worker starts."""
-        taken = self.data["latency"] = {peer.name: [] for peer in self._whole}
+        taken = self.data["latency"] = {peer.name: [] for peer in self._peers}
         count = 5 if self._quick else 30
         self._in_turns(
             "latency",
@@ -111,7 +105,7 @@ class Comparison:
                     taken.setdefault(peer.name, {}).setdefault(name, []).append(value)
 
         self._in_turns("cancels", rounds, measure)
-        order = [peer.name for peer in self._whole]
+        order = [peer.name for peer in self._peers]
         self.data["cancels"] = {name: taken[name] for name in order if name in taken}
 
     def takeover(self, patience: float) -> None:
@@ -119,7 +113,7 @@ class Comparison:
         print(f"take-over, up to {patience:g} s twice", flush=True)
         self.data["takeover"] = {
             way: takeover.take_over(
-                self._whole,
+                self._peers,
                 patience,
                 restart=way == "restart",
                 failed=lambda peer, error: self._failed("takeover", peer, error),
@@ -131,7 +125,7 @@ class Comparison:
         """What idle workers cost."""
         print("idle workers", flush=True)
         self.data["idle"] = idle.rest(
-            self._whole,
+            self._peers,
             self._postgres.url,
             3 if self._quick else 60,
             failed=lambda peer, error: self._failed("idle", peer, error),

@@ -21,7 +21,7 @@ from benchmarks.peers import side, work
 from tests import servers
 from tests.processes import PATIENCE, ROOT, Process, wait_for
 
-OURS = ("metronome", "builtin")
+OURS = ("metronome",)
 NAMES = (*OURS, "dbos", "absurd", "pgqueuer", "procrastinate", "oban")
 
 

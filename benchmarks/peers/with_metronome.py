@@ -1,14 +1,13 @@
 """Metronome by the same rules: its executor, and the services that its API calls.
 
-Its steps are function nodes, which call a Python function as the others' steps do. See
-with_builtin.py for nodes that only compute.
+Its steps are function nodes, which call a Python function as the others' steps do.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,14 @@ def _config(kind: Kind, number: int) -> dict[str, Any]:
     return {"functionName": "peer_step", "payload": payload}
 
 
-def prepare(url: str, define: Callable[[Kind], dict[str, Any]] = _definition) -> None:
+def prepare(url: str) -> None:
     """Migrations, a key, and a workflow of each kind."""
     upgrade(url)
     db = Database(url)
     keys.ensure_bootstrap_key(db, KEY)
     actor = keys.authenticate(db, KEY)
     for name, kind in KINDS.items():
-        metronomes.create(db, actor, name=name, definition=define(kind))
+        metronomes.create(db, actor, name=name, definition=_definition(kind))
     db.close()
 
 

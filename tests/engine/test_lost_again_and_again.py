@@ -165,10 +165,7 @@ class Meddler:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_is_stopped_and_taken_up_again_comes_to_the_same_end(
-    lab: Lab, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.engine.pending.RIDES", 1 + seed % 2)
+def test_what_is_stopped_and_taken_up_again_comes_to_the_same_end(lab: Lab, seed: int) -> None:
     executor = lab.start()
     undisturbed = queue(lab)
     expected = lab.until(undisturbed, "completed").output
