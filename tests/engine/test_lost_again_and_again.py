@@ -114,9 +114,6 @@ def test_a_run_comes_to_the_same_end_by_the_same_way(
 ) -> None:
     for limit in ("MAX_LOSSES", "MAX_TAKEOVERS"):  # this run is no poison, only unlucky
         monkeypatch.setattr(f"app.engine.interpreter.{limit}", 99)
-    monkeypatch.setattr(
-        "app.engine.pending.RIDES", 1 + seed % 2
-    )  # so that there are many boundaries
     executor = lab.start()
     undisturbed = queue(lab)
     expected = lab.until(undisturbed, "completed").output
