@@ -140,7 +140,8 @@ class Interpreter:
     def _step(self, course: Course, frame: Frame, node: Node) -> bool:
         """Start ``node``, call it and note its outcome; False where the run was let go."""
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
-        rendered, recorded, refusal = self._render(node, frame.scope_of(node))
+        scope = frame.scope_of(node)
+        rendered, recorded, refusal = self._render(node, scope)
         connector = kind.connector(node.config, self.limits, node.subtype)
         token = None if connector is None else secrets.token_urlsafe(32)
         start = walk.start(

@@ -7,6 +7,7 @@ writes nothing: the interpreter does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,10 +24,18 @@ from app.domain.lifecycle import (
 from app.domain.outcomes import Failed, LoopPlan
 from app.domain.progress import ERROR_HANDLE, body_entries, entry_nodes
 from app.engine.frames import Frame, Loop, Parked, deadline
-from app.engine.pending import Pending
 from app.ids import step_id
 from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed, NextNode
+
+
+@dataclass(slots=True)
+class Pending:
+    """What has happened since the last boundary and goes into the next one."""
+
+    ends: list[StepEnd] = field(default_factory=list)
+    parks: list[StepPark] = field(default_factory=list)
+    spawns: list[Spawn] = field(default_factory=list)
 
 
 class Walk:
@@ -155,21 +164,19 @@ class Walk:
 
     def start(self, frame: Frame, node: Node, recorded_input: str | None, **more: Any) -> StepStart:
         """The step that is to start ``node``; ``more`` are further fields of a StepStart."""
-        # Those that were passed over before come before it in the trace.
-        self._passed = self.skips()
+        self._passed = self.skips()  # they were passed over before, and come before it in the trace
         metadata: dict[str, Any] = {}
         if replay := frame.replays.get(node.id):
             metadata["replayOf"] = replay
         if suspended := frame.suspended.get(node.id):
             metadata["continues"] = step_id(self.claimed.id, suspended.seq)
-        if metadata:
-            more["metadata"] = _json(metadata)
         return StepStart(
             seq=self._take_seq(),
             node_id=node.id,
             node_type=node.kind,
             attempt=self.attempt(frame, node.id) + 1,
             input=recorded_input,
+            metadata=_json(metadata) if metadata else None,
             parent_seq=frame.loop_seq,
             iteration=frame.iteration,
             **more,
@@ -204,10 +211,10 @@ class Walk:
 
     def done(self, frame: Frame, node: Node, seq: int, text: str, branch: str | None) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
-        metadata, heard = _branch(branch), seq in self.heard
+        metadata = None if branch is None else _json({"branch": branch})
         self.dispatched.discard(seq)
         self.pending.ends.append(
-            StepEnd(seq, COMPLETED, output=text, metadata=metadata, heard=heard)
+            StepEnd(seq, COMPLETED, output=text, metadata=metadata, heard=seq in self.heard)
         )
         # Read back, as after a take-over: an output may be part of the scope that it is put into.
         frame.settle(node, orjson.loads(text), branch)
@@ -380,10 +387,6 @@ class Walk:
         seq = self._next_seq
         self._next_seq += 1
         return seq
-
-
-def _branch(branch: str | None) -> str | None:
-    return None if branch is None else _json({"branch": branch})
 
 
 def _json(value: Any) -> str:

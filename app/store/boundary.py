@@ -23,7 +23,7 @@ from weakref import WeakSet
 import psycopg2.errors
 
 from app.db import RawConnection
-from app.domain.lifecycle import AWAIT_APPROVAL, COMPLETED, MOVES, RUNNING, SKIPPED, SLEEP
+from app.domain.lifecycle import AWAIT_APPROVAL, MOVES, RUNNING, SLEEP
 from app.store.boundary_statement import LEAN, PLAIN, WIDE, Form
 
 
@@ -63,10 +63,7 @@ class StepPark:
 
 @dataclass(frozen=True, slots=True)
 class StepStart:
-    """A step that begins (``running``), has ended at once (``completed``), or is passed over.
-
-    ``output`` is JSON text, of one that has ended.
-    """
+    """A step that begins (``running``), or one that is passed over (``skipped``)."""
 
     seq: int
     node_id: str
@@ -80,7 +77,6 @@ class StepStart:
     unsafe: bool = False
     connector: str | None = None
     callback_sha256: str | None = None
-    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +126,10 @@ class Boundary:
     # the tree, where it grows
     touches: Sequence[str] = ()
 
-    def rides(self) -> bool:
-        """Whether steps come in that have begun and ended since the last boundary."""
-        return any(step.status == COMPLETED for step in self.starts)
-
     def size(self) -> int:
         """How many characters of JSON it carries, but for what is never long."""
         carried = sum(len(end.output or "") for end in self.ends)
-        carried += sum(len(one.input or "") + len(one.output or "") for one in self.starts)
+        carried += sum(len(step.input or "") for step in self.starts)
         carried += sum(len(spawn.input) for spawn in self.spawns)
         return carried + len((self.move and self.move.output) or "")
 
@@ -230,18 +222,14 @@ def arguments(boundaries: Sequence[Boundary], form: Form) -> list[list[Any]]:
     for place, boundary in enumerate(boundaries, 1):
         move = boundary.move or _STAY
         when = (move.wait, move.wake_at) if full else ()
-        asked.append(
-            (
-                *(boundary.run_id, boundary.token, move.action, move.output, move.error),
-                *(*when, boundary.rides()),
-            )
-        )
+        run = (boundary.run_id, boundary.token)
+        asked.append((*run, move.action, move.output, move.error, *when))
         ends += [(place, *end_of(end)) for end in boundary.ends]
         starts += [(place, *start_of(step)) for step in boundary.starts]
         if boundary.parks or boundary.spawns:
             _add_waits(boundary, place, parks, spawns)
     for run_id in {other for boundary in boundaries for other in boundary.touches}:
-        asked.append((run_id, None, "", None, None, None, None, False))
+        asked.append((run_id, None, "", None, None, None, None))
     made: list[list[Any]] = []
     groups = (form.run, form.ends, form.parks, form.starts, form.spawns)
     for names, found in zip(groups, rows, strict=True):
@@ -285,9 +273,9 @@ def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
         answer = "lease_lost"
     elif status not in _SOURCES.get(action, (RUNNING,)):
         answer = "stopped"
-    elif late and (action in _PARKING or action not in _SOURCES or boundary.rides()):
+    elif late and (action in _PARKING or action not in _SOURCES):
         answer = "timed_out"
-    begun = answer == "go" and any(step.status != SKIPPED for step in boundary.starts)
+    begun = answer == "go" and any(step.status == RUNNING for step in boundary.starts)
     return Verdict(answer, status, now if begun else None, now)
 
 

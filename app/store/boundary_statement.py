@@ -26,7 +26,6 @@ from app.domain.lifecycle import (
     PAUSED,
     QUEUED,
     RUNNING,
-    SKIPPED,
     SLEEP,
     TERMINAL,
     WAITING_APPROVAL,
@@ -43,7 +42,7 @@ _PARKING = f"'{SLEEP.name}', '{AWAIT_APPROVAL.name}'"
 # The parameters by group: what each array holds, and its type.
 _RUN = {
     **{"run_id": "text", "token": "text", "action": "text", "output": "text", "error": "text"},
-    **{"wait": "float8", "wake_at": "timestamptz", "rides": "bool"},
+    **{"wait": "float8", "wake_at": "timestamptz"},
 }
 _ENDS = {
     **{"place": "int", "seq": "int", "end_status": "text", "end_output": "text"},
@@ -55,7 +54,7 @@ _PARKS = {
 }
 _STARTS = {
     **{"place": "int", "seq": "int", "node_id": "text", "node_type": "text", "attempt": "int"},
-    **{"status": "text", "input": "text", "metadata": "text", "output": "text", "unsafe": "bool"},
+    **{"status": "text", "input": "text", "metadata": "text", "unsafe": "bool"},
     **{"parent_seq": "int", "iteration": "int", "connector": "text", "callback_sha256": "text"},
 }
 _SPAWNS = {
@@ -95,7 +94,7 @@ def _kept(more: str) -> str:
 # but not be parked: it is no part of what comes, and its connector knows of the cancel. Such a run
 # has not started again. A move that is made ends the claim. A start needs a run that is running,
 # ours and in time; a move needs the same but the time: a run that is out of time can still end,
-# only not be parked, and nothing may have begun for that.
+# only not be parked.
 _BOUNDARY = f"""
 WITH asked AS (
     SELECT * FROM {{run}}
@@ -129,18 +128,17 @@ ended AS (
 ){{parked}},
 started AS (
     INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, input,
-        metadata, parent_seq, iteration, unsafe, connector, callback_sha256, output, lease_token,
+        metadata, parent_seq, iteration, unsafe, connector, callback_sha256, lease_token,
         started_at, completed_at)
     SELECT l.id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
         CAST(b.input AS json), CAST(b.metadata AS json), b.parent_seq, b.iteration, b.unsafe,
-        b.connector, b.callback_sha256, CAST(b.output AS json),
+        b.connector, b.callback_sha256,
         CASE WHEN b.status = '{RUNNING}' THEN l.token END,
-        CASE WHEN b.status <> '{SKIPPED}' THEN l.now END,
+        CASE WHEN b.status = '{RUNNING}' THEN l.now END,
         CASE WHEN b.status <> '{RUNNING}' THEN l.now END
     FROM {{starts}}
     JOIN held l ON l.place = b.place
-    WHERE l.ours AND l.status = '{RUNNING}'
-      AND NOT (l.late AND (l.rides OR b.status <> '{SKIPPED}'))
+    WHERE l.ours AND l.status = '{RUNNING}' AND (b.status <> '{RUNNING}' OR NOT l.late)
 ),
 moved AS (
     UPDATE runs r SET status = t.target,
@@ -162,8 +160,7 @@ moved AS (
         lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = l.now
     FROM held l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
         ON t.action = l.action AND t.source = l.status
-    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours
-      AND NOT (l.late AND (l.rides OR t.action IN ({_PARKING})))
+    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours AND (t.action NOT IN ({_PARKING}) OR NOT l.late)
     RETURNING r.status, r.parent_run_id, l.now
 ){{wide}}
 SELECT l.status, l.ours, l.late, coalesce(l.now, clock_timestamp()){{called}}

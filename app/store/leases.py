@@ -140,12 +140,16 @@ FROM claimed c ORDER BY c.id
 # suit them when they are full: every row is looked up by an index.
 _PREPARED = f"metronome_claim_{sha256(_CLAIM.encode()).hexdigest()[:12]}"
 _PREPARE = f"""
-SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off;
-SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off;
 PREPARE {_PREPARED} (text, bigint, float8) AS
 {_CLAIM % {"executor": "$1", "limit": "$2", "lease": "$3"}}
 """
 _EXECUTE = f"EXECUTE {_PREPARED} (%(executor)s, %(limit)s, %(lease)s)"
+# For this message only: behind a pooler the session is everybody's.
+_PLANNER = """
+SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off; SET LOCAL jit = off
+"""
 _prepared: WeakSet[RawConnection] = WeakSet()
 
 
@@ -165,7 +169,7 @@ def claim(connection: RawConnection, executor: str, *, limit: int, lease: float)
     with connection.cursor() as cursor:
         if connection in _prepared:
             try:
-                cursor.execute(_EXECUTE, values)
+                cursor.execute(f"{_PLANNER}; {_EXECUTE}", values)
             except InvalidSqlStatementName:  # a pooler has changed the server behind us
                 _prepared.discard(connection)
         if connection not in _prepared:

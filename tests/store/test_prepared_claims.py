@@ -13,7 +13,10 @@ def test_the_prepared_claim_is_planned_once_for_tables_of_any_size(world: World)
     connection = world.raw()
     leases.prepare(connection)
     with connection.cursor() as cursor:
-        cursor.execute("EXPLAIN " + leases._EXECUTE, {"executor": "e", "limit": 5, "lease": 60.0})
+        cursor.execute(
+            f"{leases._PLANNER}; EXPLAIN {leases._EXECUTE}",
+            {"executor": "e", "limit": 5, "lease": 60.0},
+        )
         plan = "\n".join(line for (line,) in cursor.fetchall())
         cursor.execute(
             "SELECT generic_plans FROM pg_prepared_statements WHERE name = %s", (leases._PREPARED,)
@@ -34,3 +37,16 @@ def test_a_claim_is_made_whatever_has_become_of_the_prepared_one(world: World) -
             run_id = world.put(QUEUED)
             assert [one.id for one in leases.claim(connection, "e", limit=5, lease=60)] == [run_id]
             cursor.execute("DEALLOCATE ALL")
+
+
+def test_a_claim_leaves_no_setting_behind_on_its_session(world: World) -> None:
+    connection = world.db.raw()
+    with connection.cursor() as cursor:
+        settings = "SELECT name, setting FROM pg_settings ORDER BY name"
+        cursor.execute(settings)
+        before = cursor.fetchall()
+        leases.prepare(connection)
+        leases.claim(connection, "e", limit=5, lease=60)
+        cursor.execute(settings)
+        assert cursor.fetchall() == before
+    connection.close()
