@@ -6,8 +6,8 @@ not by its run: a process that has taken over a run of its own may write for the
 the new one at the same time, and neither may pass under the other's lease.
 
 There are three forms. The plain one is for boundaries that concern one run each. The lean one is
-the same without what is rare (waits, loops, connectors): as nearly all boundaries are, and at half
-the cost. The wide one also starts nested runs, wakes the run above one that has ended, and notes
+the same without what is rare (waits, loops, connectors): as nearly all boundaries are, and some
+cheaper. The wide one also starts nested runs, wakes the run above one that has ended, and notes
 what connectors have to be told.
 """
 

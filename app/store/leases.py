@@ -29,6 +29,7 @@ from app.domain.lifecycle import (
     sql_list,
 )
 from app.store import late, outbox
+from app.store.prepared import PLANNER
 
 DUE_CHANNEL = "metronome_due"
 EXECUTOR_LOST = "executor lost: the process that ran this node is gone, its effects are unknown"
@@ -144,12 +145,6 @@ PREPARE {_PREPARED} (text, bigint, float8) AS
 {_CLAIM % {"executor": "$1", "limit": "$2", "lease": "$3"}}
 """
 _EXECUTE = f"EXECUTE {_PREPARED} (%(executor)s, %(limit)s, %(lease)s)"
-# For this message only: behind a pooler the session is everybody's.
-_PLANNER = """
-SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_seqscan = off;
-SET LOCAL enable_bitmapscan = off; SET LOCAL enable_hashjoin = off;
-SET LOCAL enable_mergejoin = off; SET LOCAL jit = off
-"""
 _prepared: WeakSet[RawConnection] = WeakSet()
 
 
@@ -169,7 +164,8 @@ def claim(connection: RawConnection, executor: str, *, limit: int, lease: float)
     with connection.cursor() as cursor:
         if connection in _prepared:
             try:
-                cursor.execute(f"{_PLANNER}; {_EXECUTE}", values)
+                # for this message only: behind a pooler the session is everybody's
+                cursor.execute(f"{PLANNER}; {_EXECUTE}", values)
             except InvalidSqlStatementName:  # a pooler has changed the server behind us
                 _prepared.discard(connection)
         if connection not in _prepared:

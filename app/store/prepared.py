@@ -25,7 +25,7 @@ from app import db
 
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z][a-z0-9_]*)\b")
 _NEVER = "never"  # among what is prepared on a connection: nothing stays
-_PLANNER = "; ".join(
+PLANNER = "; ".join(
     f"SET LOCAL {setting}"
     for setting in (
         "plan_cache_mode = force_generic_plan",
@@ -54,7 +54,7 @@ class Message:
             prepare.append(f"PREPARE {name} ({kinds}) AS {numbered.replace('%', '%%')}")
             execute.append(f"EXECUTE {name} ({', '.join(f'%({one})s' for one in names)})")
         before = [settings] if settings else []
-        self.again = "; ".join([*before, _PLANNER, *execute])
+        self.again = "; ".join([*before, PLANNER, *execute])
         self.first = "; ".join([*prepare, self.again])
         plain = [_PARAMETER.sub(r"%(\1)s", one.replace("%", "%%")) for one in statements]
         self._plain = "; ".join([*before, *plain])

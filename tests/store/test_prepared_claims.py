@@ -6,6 +6,7 @@ import re
 
 from app.domain.lifecycle import QUEUED
 from app.store import leases
+from app.store.prepared import PLANNER
 from tests.store.world import World
 
 
@@ -14,7 +15,7 @@ def test_the_prepared_claim_is_planned_once_for_tables_of_any_size(world: World)
     leases.prepare(connection)
     with connection.cursor() as cursor:
         cursor.execute(
-            f"{leases._PLANNER}; EXPLAIN {leases._EXECUTE}",
+            f"{PLANNER}; EXPLAIN {leases._EXECUTE}",
             {"executor": "e", "limit": 5, "lease": 60.0},
         )
         plan = "\n".join(line for (line,) in cursor.fetchall())
