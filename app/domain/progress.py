@@ -61,6 +61,10 @@ class Progress:
         """A node has failed for good: only its error edges are taken."""
         self.settle(node_id, ERROR_HANDLE)
 
+    def has_skipped(self) -> bool:
+        """Whether ``take_skipped`` would have any."""
+        return bool(self._skipped)
+
     def take_skipped(self) -> list[str]:
         """The nodes that have been found to be skipped since the last call, in order."""
         skipped, self._skipped = self._skipped, []

@@ -206,7 +206,7 @@ class Course:
         )
 
     def _write(self, *, start: StepStart | None = None, move: Move | None = None) -> Verdict:
-        skips = self.walk.skips()
+        rides, skips = self.walk.rides.take(), self.walk.skips()
         pending = self.walk.take_pending()
         claimed = self.claimed
         touches: list[str] = []
@@ -221,12 +221,15 @@ class Course:
                 token=claimed.token,
                 ends=pending.ends,
                 parks=pending.parks,
-                starts=[*skips, start] if start else skips,
+                starts=[*rides, *skips, start] if start else [*rides, *skips],
                 spawns=pending.spawns,
                 move=move,
                 touches=touches,
+                rides=bool(rides),
             )
         )
+        if verdict.answer == "go":
+            self.walk.rides.before = None
         if pending.spawns:
             self._nested.began(pending.spawns)
         return verdict

@@ -16,7 +16,7 @@ import hashlib
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -29,7 +29,7 @@ from app.domain.lifecycle import CANCELLED, FAILED
 from app.domain.outcomes import Done, Failed, Interrupted, LoopPlan, Outcome
 from app.domain.progress import has_error_edge
 from app.domain.retry import BASE_SECONDS, backoff
-from app.engine import parking, turning
+from app.engine import parking, riding, turning
 from app.engine.course import TIMED_OUT, Course, give_up, of
 from app.engine.frames import Frame, Parked, deadline
 from app.engine.holds import Hold
@@ -61,6 +61,7 @@ class Interpreter:
     limits: NodeLimits
     nested: Nested
     draining: Callable[[], bool]  # whether this process wants to end
+    slow: riding.Slow = field(default_factory=riding.Slow)
 
     def drive(self, hold: Hold) -> None:
         """Take the held run as far as it goes, and let go of it. Raises GaveUp only."""
@@ -142,6 +143,12 @@ class Interpreter:
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
         scope = frame.scope_of(node)
         rendered, recorded, refusal = self._render(node, scope)
+        if refusal is None and riding.may_ride(course, self.slow, kind, frame, node):
+            attempt, now = walk.attempt(frame, node.id) + 1, self.clock.now()
+            step = walk.next_step_id
+            context = self._context(course, frame, node, step, attempt, now, rendered)
+            if riding.ride(course, self.slow, kind, node, context, recorded):
+                return True
         connector = kind.connector(node.config, self.limits, node.subtype)
         token = None if connector is None else secrets.token_urlsafe(32)
         start = walk.start(
@@ -156,10 +163,12 @@ class Interpreter:
         if verdict is None or verdict.started_at is None:
             return False
         walk.started(frame, start)
+        walk.rides.behind = start.seq if kind.pure else None
         if connector is not None:
             walk.dispatched.add(start.seq)
+        own = step_id(course.claimed.id, start.seq)
         context = self._context(
-            course, frame, node, start.seq, start.attempt, verdict.started_at, rendered, token
+            course, frame, node, own, start.attempt, verdict.started_at, rendered, token
         )
         outcome = refusal or self._call(context, frame, node, hold)
         if connector is not None and isinstance(outcome, (Failed, Interrupted)):
@@ -196,14 +205,13 @@ class Interpreter:
         course: Course,
         frame: Frame,
         node: Node,
-        seq: int,
+        own: str,
         attempt: int,
         started_at: datetime,
         rendered: Mapping[str, Any],
         token: str | None = None,
     ) -> Context:
         claimed = course.claimed
-        own = step_id(claimed.id, seq)
         return Context(
             organization_id=claimed.organization_id,
             metronome_id=claimed.metronome_id,
@@ -354,8 +362,8 @@ class Interpreter:
         return True
 
     def _parked_context(self, course: Course, frame: Frame, node: Node, parked: Parked) -> Context:
-        attempt = course.walk.attempt(frame, node.id)
-        return self._context(course, frame, node, parked.seq, attempt, parked.started_at, {})
+        attempt, own = course.walk.attempt(frame, node.id), step_id(course.claimed.id, parked.seq)
+        return self._context(course, frame, node, own, attempt, parked.started_at, {})
 
     def _nap(self, course: Course, seconds: float) -> bool:
         """Wait for a short sleep to end, or for news of the run; False where it was let go."""

@@ -7,7 +7,6 @@ writes nothing: the interpreter does.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,18 +23,10 @@ from app.domain.lifecycle import (
 from app.domain.outcomes import Failed, LoopPlan
 from app.domain.progress import ERROR_HANDLE, body_entries, entry_nodes
 from app.engine.frames import Frame, Loop, Parked, deadline
+from app.engine.pending import Pending, Rides
 from app.ids import step_id
 from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
 from app.store.leases import Claimed, NextNode
-
-
-@dataclass(slots=True)
-class Pending:
-    """What has happened since the last boundary and goes into the next one."""
-
-    ends: list[StepEnd] = field(default_factory=list)
-    parks: list[StepPark] = field(default_factory=list)
-    spawns: list[Spawn] = field(default_factory=list)
 
 
 class Walk:
@@ -45,6 +36,7 @@ class Walk:
         self.claimed = claimed
         self.graph = graph
         self.pending = Pending()
+        self.rides = Rides()
         self.failure: tuple[str, bool] | None = None  # what ends this attempt; may it be repeated?
         self.doubt: str | None = None  # a lost node that may do harm when it runs again
         self._next_seq = max(last, claimed.base_seq) + 1
@@ -82,6 +74,12 @@ class Walk:
         """Whether something is parked, or is to be tried again."""
         return any(frame.parked or frame.not_before for frame in self.frames())
 
+    def is_straight(self) -> bool:
+        """Whether nothing waits, no loop goes on, and nothing was passed over untold."""
+        top = self.top
+        waits = top.parked or top.loops or top.not_before
+        return not (waits or self._passed or top.progress.has_skipped())
+
     def has_nested(self) -> bool:
         """Whether a nested run has begun for which a node waits."""
         return any(p.stored and "childRunId" in p.metadata for _, _, p in self.parked())
@@ -112,7 +110,7 @@ class Walk:
     def untold(self) -> bool:
         """Whether something waits to be written that others may look for: all but short sleeps."""
         pending = self.pending
-        return bool(pending.ends or pending.parks or pending.spawns) or any(
+        return bool(pending.ends or pending.parks or pending.spawns or self.rides.steps) or any(
             parked.metadata.get("waitsFor") != "time" for parked in self._unstored()
         )
 
@@ -142,6 +140,8 @@ class Walk:
 
     def nexts(self) -> list[NextNode]:
         """The nodes that would have started, for the trace of a cancelled run."""
+        if self.rides.before is not None:  # of what came since, nothing is in the trace
+            return self.rides.before
         waiting = [
             (frame, node)
             for frame in self.frames()
@@ -170,17 +170,23 @@ class Walk:
             metadata["replayOf"] = replay
         if suspended := frame.suspended.get(node.id):
             metadata["continues"] = step_id(self.claimed.id, suspended.seq)
+        if metadata:
+            more["metadata"] = _json(metadata)
         return StepStart(
             seq=self._take_seq(),
             node_id=node.id,
             node_type=node.kind,
             attempt=self.attempt(frame, node.id) + 1,
             input=recorded_input,
-            metadata=_json(metadata) if metadata else None,
             parent_seq=frame.loop_seq,
             iteration=frame.iteration,
             **more,
         )
+
+    @property
+    def next_step_id(self) -> str:
+        """The id of the step that starts next, where nothing is passed over before it."""
+        return step_id(self.claimed.id, self._next_seq)
 
     def started(self, frame: Frame, step: StepStart) -> None:
         """The database has recorded the start of ``step``."""
@@ -211,7 +217,7 @@ class Walk:
 
     def done(self, frame: Frame, node: Node, seq: int, text: str, branch: str | None) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
-        metadata = None if branch is None else _json({"branch": branch})
+        metadata = branch_metadata(branch)
         self.dispatched.discard(seq)
         self.pending.ends.append(
             StepEnd(seq, COMPLETED, output=text, metadata=metadata, heard=seq in self.heard)
@@ -387,6 +393,11 @@ class Walk:
         seq = self._next_seq
         self._next_seq += 1
         return seq
+
+
+def branch_metadata(branch: str | None) -> str | None:
+    """What a step's metadata says of the branch that its outcome named; JSON text."""
+    return None if branch is None else _json({"branch": branch})
 
 
 def _json(value: Any) -> str:

@@ -170,6 +170,10 @@ class NodeKind:
         """What the node needs of the deployment and does not find; None where it finds it."""
         return None
 
+    # Whether ``run`` only computes, at once: it has no effect, waits for nothing and asks nobody.
+    # The step of such a node may be written when it has ended: see engine/riding.py.
+    pure: ClassVar[bool] = False
+
     def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
         """Whether running the node again after a lost executor can do no harm."""
         return True

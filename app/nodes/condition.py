@@ -93,6 +93,7 @@ class Condition(NodeKind):
     """Evaluates its conditions in order."""
 
     kind = "condition"
+    pure = True
     usual_subtypes = ("if_else",)
     title = "Condition"
     told = "Takes the edges of the first condition that holds, else those of else."

@@ -21,6 +21,7 @@ class End(NodeKind):
     """Renders ``config.output``, or hands on what came in (``scope["inbound"]``)."""
 
     kind = "end"
+    pure = True
     title = "End"
     told = "Ends a path. Its output is that of the run, or of the iteration of the loop around it."
     fields = (

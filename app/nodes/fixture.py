@@ -17,6 +17,7 @@ class Fixture(NodeKind):
     """Ends as its config says."""
 
     kind = FIXTURE
+    pure = True
 
     def run(self, context: Context) -> Outcome:
         """The recorded output, or the recorded error."""

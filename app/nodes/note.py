@@ -11,6 +11,7 @@ class Note(NodeKind):
     """Passes through where it is on a path; the interpreter never runs one without edges."""
 
     kind = "note"
+    pure = True
     title = "Note"
     told = "A text for people who read the workflow. It does nothing."
     fields = (Field("message", {"description": "The text."}),)

@@ -22,6 +22,7 @@ class Transform(NodeKind):
     """Renders ``config.output``."""
 
     kind = "transform"
+    pure = True
     title = "Transform"
     told = "Builds JSON from what is known so far."
     fields = (

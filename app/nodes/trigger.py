@@ -14,6 +14,7 @@ class Trigger(NodeKind):
     """Hands the run's input on as its output; its config says who may start the run, not how."""
 
     kind = "trigger"
+    pure = True
     usual_subtypes = tuple(TRIGGER_TYPES)
     title = "Trigger"
     told = "Begins the run; the subtype is what starts it, manual where it is absent."

@@ -63,7 +63,11 @@ class StepPark:
 
 @dataclass(frozen=True, slots=True)
 class StepStart:
-    """A step that begins (``running``), or one that is passed over (``skipped``)."""
+    """A step that begins (``running``), or one that is passed over (``skipped``).
+
+    Or, as ``completed``, one that has begun and ended since the last boundary, with its ``output``
+    (JSON text): the boundary ``rides`` then.
+    """
 
     seq: int
     node_id: str
@@ -77,6 +81,7 @@ class StepStart:
     unsafe: bool = False
     connector: str | None = None
     callback_sha256: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +130,14 @@ class Boundary:
     # other runs that are locked with this one: the run above, where this one ends, and the root of
     # the tree, where it grows
     touches: Sequence[str] = ()
+    # Whether steps that have begun and ended are among the starts. Where they can't be recorded,
+    # since the run is out of time, nothing that follows from them is: only the ends are.
+    rides: bool = False
 
     def size(self) -> int:
         """How many characters of JSON it carries, but for what is never long."""
         carried = sum(len(end.output or "") for end in self.ends)
-        carried += sum(len(step.input or "") for step in self.starts)
+        carried += sum(len(step.input or "") + len(step.output or "") for step in self.starts)
         carried += sum(len(spawn.input) for spawn in self.spawns)
         return carried + len((self.move and self.move.output) or "")
 
@@ -223,13 +231,13 @@ def arguments(boundaries: Sequence[Boundary], form: Form) -> list[list[Any]]:
         move = boundary.move or _STAY
         when = (move.wait, move.wake_at) if full else ()
         run = (boundary.run_id, boundary.token)
-        asked.append((*run, move.action, move.output, move.error, *when))
+        asked.append((*run, move.action, move.output, move.error, boundary.rides, *when))
         ends += [(place, *end_of(end)) for end in boundary.ends]
         starts += [(place, *start_of(step)) for step in boundary.starts]
         if boundary.parks or boundary.spawns:
             _add_waits(boundary, place, parks, spawns)
     for run_id in {other for boundary in boundaries for other in boundary.touches}:
-        asked.append((run_id, None, "", None, None, None, None))
+        asked.append((run_id, None, "", None, None, False, None, None))
     made: list[list[Any]] = []
     groups = (form.run, form.ends, form.parks, form.starts, form.spawns)
     for names, found in zip(groups, rows, strict=True):
@@ -273,7 +281,7 @@ def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
         answer = "lease_lost"
     elif status not in _SOURCES.get(action, (RUNNING,)):
         answer = "stopped"
-    elif late and (action in _PARKING or action not in _SOURCES):
+    elif late and (boundary.rides or action in _PARKING or action not in _SOURCES):
         answer = "timed_out"
     begun = answer == "go" and any(step.status == RUNNING for step in boundary.starts)
     return Verdict(answer, status, now if begun else None, now)

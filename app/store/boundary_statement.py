@@ -26,6 +26,7 @@ from app.domain.lifecycle import (
     PAUSED,
     QUEUED,
     RUNNING,
+    SKIPPED,
     SLEEP,
     TERMINAL,
     WAITING_APPROVAL,
@@ -42,6 +43,7 @@ _PARKING = f"'{SLEEP.name}', '{AWAIT_APPROVAL.name}'"
 # The parameters by group: what each array holds, and its type.
 _RUN = {
     **{"run_id": "text", "token": "text", "action": "text", "output": "text", "error": "text"},
+    **{"rides": "bool"},
     **{"wait": "float8", "wake_at": "timestamptz"},
 }
 _ENDS = {
@@ -54,7 +56,7 @@ _PARKS = {
 }
 _STARTS = {
     **{"place": "int", "seq": "int", "node_id": "text", "node_type": "text", "attempt": "int"},
-    **{"status": "text", "input": "text", "metadata": "text", "unsafe": "bool"},
+    **{"status": "text", "input": "text", "output": "text", "metadata": "text", "unsafe": "bool"},
     **{"parent_seq": "int", "iteration": "int", "connector": "text", "callback_sha256": "text"},
 }
 _SPAWNS = {
@@ -94,7 +96,8 @@ def _kept(more: str) -> str:
 # but not be parked: it is no part of what comes, and its connector knows of the cancel. Such a run
 # has not started again. A move that is made ends the claim. A start needs a run that is running,
 # ours and in time; a move needs the same but the time: a run that is out of time can still end,
-# only not be parked.
+# only not be parked. Where steps ride along that have begun and ended since the last boundary, all
+# that follows from them needs the time as well.
 _BOUNDARY = f"""
 WITH asked AS (
     SELECT * FROM {{run}}
@@ -128,17 +131,18 @@ ended AS (
 ){{parked}},
 started AS (
     INSERT INTO steps (run_id, seq, metronome_id, node_id, node_type, attempt, status, input,
-        metadata, parent_seq, iteration, unsafe, connector, callback_sha256, lease_token,
+        output, metadata, parent_seq, iteration, unsafe, connector, callback_sha256, lease_token,
         started_at, completed_at)
     SELECT l.id, b.seq, l.metronome_id, b.node_id, b.node_type, b.attempt, b.status,
-        CAST(b.input AS json), CAST(b.metadata AS json), b.parent_seq, b.iteration, b.unsafe,
-        b.connector, b.callback_sha256,
+        CAST(b.input AS json), CAST(b.output AS json), CAST(b.metadata AS json), b.parent_seq,
+        b.iteration, b.unsafe, b.connector, b.callback_sha256,
         CASE WHEN b.status = '{RUNNING}' THEN l.token END,
-        CASE WHEN b.status = '{RUNNING}' THEN l.now END,
+        CASE WHEN b.status <> '{SKIPPED}' THEN l.now END,
         CASE WHEN b.status <> '{RUNNING}' THEN l.now END
     FROM {{starts}}
     JOIN held l ON l.place = b.place
-    WHERE l.ours AND l.status = '{RUNNING}' AND (b.status <> '{RUNNING}' OR NOT l.late)
+    WHERE l.ours AND l.status = '{RUNNING}'
+      AND NOT (l.late AND (l.rides OR b.status <> '{SKIPPED}'))
 ),
 moved AS (
     UPDATE runs r SET status = t.target,
@@ -160,7 +164,8 @@ moved AS (
         lease_token = NULL, locked_by = NULL, locked_at = NULL, updated_at = l.now
     FROM held l JOIN (VALUES {_ACTIONS}) AS t (action, source, target)
         ON t.action = l.action AND t.source = l.status
-    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours AND (t.action NOT IN ({_PARKING}) OR NOT l.late)
+    WHERE r.id = ANY (ARRAY[l.id]) AND l.ours
+      AND NOT (l.late AND (l.rides OR t.action IN ({_PARKING})))
     RETURNING r.status, r.parent_run_id, l.now
 ){{wide}}
 SELECT l.status, l.ours, l.late, coalesce(l.now, clock_timestamp()){{called}}

@@ -1,0 +1,361 @@
+"""Nodes that only compute: their steps come with the next boundary, or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import pytest
+
+from app.domain.models import Run
+from app.domain.outcomes import Done, Failed, Outcome
+from app.engine import pending, riding
+from app.engine.executor import Executor
+from app.ids import step_id
+from app.nodes.base import Context, NodeKind
+from app.services import transitions
+from app.store.boundary import Boundary, Verdict
+from tests.engine.bodies import lose, retry, sql
+from tests.engine.conftest import ACTOR, Lab, node
+from tests.processes import PATIENCE, wait_for
+
+CHAIN = (
+    node("trigger"),
+    node("transform", "one", output=1),
+    node("transform", "two", output=2),
+    node("gate"),
+    node("note", "three"),
+    node("note", "four"),
+    node("end", output="{{ steps.two.output.value }}"),
+)
+WHOLE = ["trigger", "one", "two", "gate", "three", "four", "end"]
+
+
+class Pure(NodeKind):
+    """Computes as a test says."""
+
+    kind: ClassVar[str] = "pure"
+    pure = True
+
+    def __init__(self, act: Callable[[], Outcome]) -> None:
+        self.act = act
+        self.calls: list[str] = []
+
+    def run(self, context: Context) -> Outcome:
+        self.calls.append(context.step_id)
+        return self.act()
+
+
+def watched(
+    executor: Executor, before: Callable[[Boundary], object] = lambda boundary: None
+) -> list[Boundary]:
+    """The boundaries that the executor writes; ``before`` is called ahead of each."""
+    write, seen = executor._writer.write, []
+
+    def told(boundary: Boundary) -> Verdict:
+        before(boundary)
+        seen.append(boundary)
+        return write(boundary)
+
+    executor._writer.write = told  # type: ignore[method-assign]
+    return seen
+
+
+def starts(boundaries: list[Boundary]) -> list[list[str]]:
+    """The nodes that each of them starts."""
+    return [[step.node_id for step in one.starts] for one in boundaries]
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may be slow: only a test of time counts it."""
+    monkeypatch.setattr(pending, "RIDE_SECONDS", 3600.0)
+    monkeypatch.setattr(riding, "QUICK_SECONDS", 3600.0)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_boundary_carries_all_that_was_computed_before_it(lab: Lab) -> None:
+    lab.gate.open.set()
+    seen = watched(lab.start())
+    run = lab.queue(*CHAIN)
+    ended = lab.until(run, "completed")
+    assert ended.output == {"value": 2}
+    assert starts(seen) == [["trigger", "one", "two", "gate"], ["three"], ["four", "end"]]
+    assert [end.seq for end in seen[1].ends] == [4], "what the gate did is written before the rest"
+    assert lab.statuses(run) == [(name, "completed") for name in WHOLE]
+    trace = lab.trace(run)
+    assert [step.seq for step in trace] == list(range(1, 8))
+    assert [step.output for step in trace[1:3]] == [{"value": 1}, {"value": 2}]
+    moments = [moment for step in trace for moment in (step.started_at, step.completed_at)]
+    assert None not in moments
+    assert moments == sorted(moments), "one after the other"  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("stop", [transitions.cancel, transitions.pause])
+def test_what_was_computed_when_the_run_stopped_has_not_started(
+    lab: Lab, stop: Callable[..., object]
+) -> None:
+    stopped: list[Run] = []
+
+    def stop_it(boundary: Boundary) -> None:
+        if not stopped:
+            stopped.append(lab.get_by(boundary.metronome_id, boundary.run_id))
+            more = {"free": lab.free} if stop is transitions.cancel else {}
+            stop(lab.db, ACTOR, boundary.metronome_id, boundary.run_id, **more)
+
+    watched(lab.start(), stop_it)
+    lab.gate.open.set()
+    run = lab.queue(*CHAIN)
+    wait_for(lambda: stopped and lab.get(run).locked_by is None)
+    assert lab.gate.calls == []
+    if stop is transitions.cancel:
+        assert lab.statuses(run) == [("trigger", "cancelled")], "it was next, and nothing else was"
+        assert lab.trace(run)[0].started_at is None
+        return
+    assert lab.trace(run) == []
+    transitions.resume(lab.db, ACTOR, run.metronome_id, run.id, free=lab.free)
+    lab.tell()
+    assert lab.until(run, "completed").output == {"value": 2}
+    assert lab.statuses(run) == [(name, "completed") for name in WHOLE]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_cancel_at_the_very_end_of_what_was_computed(lab: Lab) -> None:
+    """The step that was in flight has ended; those that rode behind it have not begun."""
+    done: list[bool] = []
+
+    def cancel(boundary: Boundary) -> None:
+        if boundary.move is not None and not done:
+            done.append(True)
+            transitions.cancel(lab.db, ACTOR, boundary.metronome_id, boundary.run_id, free=lab.free)
+
+    watched(lab.start(), cancel)
+    lab.gate.open.set()
+    run = lab.queue(*CHAIN)
+    wait_for(lambda: done and lab.get(run).locked_by is None)
+    assert lab.get(run).status == "cancelled"
+    assert lab.statuses(run)[3:] == [
+        ("gate", "completed"),
+        ("three", "completed"),
+        ("four", "cancelled"),
+    ]
+
+
+def test_a_cancel_behind_the_node_in_flight_names_what_was_next(lab: Lab) -> None:
+    """Not what had been computed on from there."""
+    lab.start()
+    run = lab.queue(*CHAIN)
+    assert lab.gate.begun.wait(PATIENCE)
+    lab.cancel(run)
+    lab.gate.open.set()
+    wait_for(lambda: lab.get(run).locked_by is None)
+    assert lab.statuses(run)[-2:] == [("gate", "completed"), ("three", "cancelled")]
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_run_that_is_out_of_time_has_nothing_of_what_rode(lab: Lab, stage: int) -> None:
+    """Neither steps, nor skips, nor an end that follow from it."""
+    late: list[bool] = []
+
+    def end_time(boundary: Boundary) -> None:
+        if boundary.rides and len(seen) == 2 * stage and not late:
+            late.append(True)
+            ago = "UPDATE runs SET deadline_at = clock_timestamp() WHERE id = :id"
+            sql(lab, ago, id=boundary.run_id)
+
+    seen = watched(lab.start(), end_time)
+    lab.gate.open.set()
+    run = lab.queue(
+        node("trigger"),
+        *((node("gate"),) if stage else ()),
+        node("note", "one"),
+        node("condition", conditions=[{"id": "yes", "expression": "true"}]),
+        node("note", "unwanted"),
+        node("end"),
+        edges=(
+            f"{'trigger>gate gate>one' if stage else 'trigger>one'} one>condition"
+            " condition>unwanted:no condition>end:yes"
+        ),
+        timeout_ms=3_600_000,
+    )
+    failed = lab.until(run, "failed")
+    assert late
+    assert "timed out" in (failed.error or "")
+    whole = [("trigger", "completed"), ("gate", "completed"), ("one", "completed")]
+    assert lab.statuses(run) == (whole if stage else [])
+
+
+def test_all_that_was_computed_is_in_the_trace_before_anybody_waits(lab: Lab) -> None:
+    lab.start()
+    run = lab.queue(
+        node("trigger"), node("note", "before"), node("delay", seconds=3600), node("end")
+    )
+    wait_for(lambda: lab.get(run).next_attempt_at)
+    assert lab.statuses(run)[:2] == [("trigger", "completed"), ("before", "completed")]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_is_passed_over_stands_behind_what_decided_it(lab: Lab) -> None:
+    seen = watched(lab.start())
+    run = lab.queue(
+        node("trigger"),
+        node("condition", conditions=[{"id": "yes", "expression": "true"}]),
+        node("note", "unwanted"),
+        node("note", "wanted"),
+        node("end"),
+        edges=(
+            "trigger>condition condition>unwanted:no condition>wanted:yes unwanted>end wanted>end"
+        ),
+    )
+    lab.until(run, "completed")
+    assert starts(seen) == [["trigger", "condition", "unwanted", "wanted"], ["end"]]
+    assert lab.statuses(run) == [
+        ("trigger", "completed"),
+        ("condition", "completed"),
+        ("unwanted", "skipped"),
+        ("wanted", "completed"),
+        ("end", "completed"),
+    ]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_nothing_rides_beside_what_waits(lab: Lab) -> None:
+    seen = watched(lab.start())
+    lab.queue(
+        node("trigger"),
+        node("delay", seconds=3600),
+        node("note", "one"),
+        node("note", "two"),
+        edges="trigger>delay trigger>one one>two",
+    )
+    wait_for(lambda: seen and seen[-1].move is not None)
+    assert starts(seen) == [["trigger", "delay"], ["one"], ["two"], []]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_nothing_rides_after_an_executor_was_lost(lab: Lab) -> None:
+    """What ended it may be a node that computes: the trace must say which."""
+    first = lab.start()
+    run = lab.queue(*CHAIN)
+    assert lab.gate.begun.wait(PATIENCE)
+    seen = watched(lab.start())
+    first._claim = lambda *, news: 3600.0  # type: ignore[method-assign]
+    lose(lab, run)
+    wait_for(lambda: len(lab.gate.calls) == 2)
+    lab.gate.open.set()
+    lab.until(run, "completed")
+    assert starts(seen) == [["gate"], ["three"], ["four"], ["end"], []]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_boundary_carries_only_so_much(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "RIDES", 3)
+    seen = watched(lab.start())
+    run = lab.queue(node("trigger"), *(node("note", f"n{number}") for number in range(9)))
+    lab.until(run, "completed")
+    # three that ride and one that starts; behind that, again
+    assert [len(one.starts) for one in seen] == [4, 4, 2]
+    assert len(lab.trace(run)) == 10
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_large_outputs_are_written_sooner(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "RIDE_BYTES", 5_000)
+    seen = watched(lab.start())
+    run = lab.queue(
+        node("trigger"), *(node("transform", f"t{number}", output="x" * 3_000) for number in "abcd")
+    )
+    lab.until(run, "completed")
+    assert starts(seen) == [["trigger", "ta", "tb", "tc"], ["td"]]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_nothing_rides_for_long(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "RIDE_SECONDS", 0.0)
+    seen = watched(lab.start())
+    run = lab.queue(node("trigger"), *(node("note", f"n{number}") for number in range(3)))
+    lab.until(run, "completed")
+    assert starts(seen) == [["trigger", "n0"], ["n1", "n2"], []]
+
+
+def test_what_is_slow_takes_the_usual_way_and_is_known_then(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "RIDE_SECONDS", 3600.0)
+
+    def compute() -> Outcome:
+        until = time.thread_time() + 2 * riding.QUICK_SECONDS
+        while time.thread_time() < until:
+            pass
+        return Done({})
+
+    slow = lab.kinds["pure"] = Pure(compute)
+    lab.start()
+    workflow = lab.workflow("slow", node("trigger"), node("pure"), node("end"))
+    for calls in (2, 3):
+        run = lab.begin(workflow)
+        lab.until(run, "completed")
+        assert len(slow.calls) == calls
+        step = lab.trace(run)[1]
+        assert step.started_at is not None
+        assert step.completed_at is not None
+        assert step.completed_at > step.started_at
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_node_that_fails_takes_the_usual_way(lab: Lab, raises: bool) -> None:
+    def fail() -> Outcome:
+        if raises:
+            raise RuntimeError("out of the blue")
+        return Failed("it can't be", retryable=False)
+
+    kind = lab.kinds["pure"] = Pure(fail)
+    seen = watched(lab.start())
+    run = lab.queue(node("trigger"), node("pure"), node("end"))
+    failed = lab.until(run, "failed")
+    assert ("out of the blue" if raises else "it can't be") in (failed.error or "")
+    assert lab.statuses(run) == [("trigger", "completed"), ("pure", "failed")]
+    assert starts(seen)[0] == ["trigger", "pure"]
+    assert kind.calls == 2 * [step_id(run.id, 2)], "it was told the id of its step"
+
+
+def test_a_value_that_cant_be_kept_fails_the_node(lab: Lab) -> None:
+    lab.kinds["pure"] = Pure(lambda: Done({"text": "\0"}))
+    lab.start()
+    run = lab.queue(node("trigger"), node("pure"), node("end"))
+    lab.until(run, "failed")
+    assert lab.statuses(run) == [("trigger", "completed"), ("pure", "failed")]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_retry_goes_on_behind_what_rode(lab: Lab) -> None:
+    lab.kinds["pure"] = Pure(lambda: Done({"n": 1}))
+    lab.start()
+    run = lab.queue(node("trigger"), node("pure"), node("flaky", failures=1, retryable=False))
+    lab.until(run, "failed")
+    retry(lab, run)
+    lab.until(run, "completed")
+    assert lab.statuses(run) == [
+        ("trigger", "completed"),
+        ("pure", "completed"),
+        ("flaky", "failed"),
+        ("flaky", "completed"),
+    ]
+
+
+def answers() -> dict[str, Any]:
+    """Outputs of many kinds."""
+    return {"text": "ä\"'\\", "number": 1.5, "list": [None, True], "deep": {"a": {"b": 2}}}
+
+
+def test_what_rode_is_read_back_as_it_was(lab: Lab) -> None:
+    lab.kinds["pure"] = Pure(lambda: Done(answers()))
+    lab.start()
+    run = lab.queue(
+        node("trigger"), node("pure"), node("end", output="{{ steps.pure.output.deep.a }}")
+    )
+    assert lab.until(run, "completed").output == {"b": 2}
+    assert lab.trace(run)[1].output == answers()
