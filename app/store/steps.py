@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from app.db import RawConnection
-from app.domain.lifecycle import COMPLETED
+from app.domain.lifecycle import COMPLETED, SKIPPED
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,8 @@ SELECT {_COLUMNS}, {_GOES_ON}
 FROM unnest(%(loops)s::int[]) AS l (seq)
 CROSS JOIN LATERAL (
     SELECT max(n.iteration) AS iteration FROM steps n
-    WHERE n.run_id = %(run_id)s AND n.parent_seq = l.seq AND n.started_at IS NOT NULL
+    WHERE n.run_id = %(run_id)s AND n.parent_seq = l.seq
+      AND (n.started_at IS NOT NULL OR n.status = '{SKIPPED}')
 ) last
 CROSS JOIN LATERAL (
     SELECT n.* FROM steps n

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from app.services import transitions
+from app.store.boundary import Boundary, Verdict
 from tests.engine.bodies import (
     ITERATION,
     Probe,
@@ -20,7 +22,7 @@ from tests.engine.bodies import (
     twice,
     watch,
 )
-from tests.engine.conftest import Lab, node
+from tests.engine.conftest import ACTOR, Lab, node
 
 
 @pytest.fixture
@@ -236,3 +238,38 @@ def test_a_rule_is_told_the_same_again_after_a_cancel(lab: Lab, probe: Probe) ->
     retry(lab, run)
     assert answer(lab, run)["iterations"] == 5
     assert probe.paths("a") == [(i,) for i in range(5)]
+
+
+def test_what_was_passed_over_is_told_once_however_often_the_run_is_stopped(lab: Lab) -> None:
+    """Also where it is all that the trace has of the loop's last step."""
+    executor = lab.start()
+    write, stops = executor._writer.write, []
+
+    def cancel(boundary: Boundary, at: str) -> None:
+        if at not in stops:
+            stops.append(at)
+            transitions.cancel(lab.db, ACTOR, boundary.metronome_id, boundary.run_id, free=lab.free)
+
+    def meddle(boundary: Boundary) -> Verdict:
+        skips = [step.node_id for step in boundary.starts] == ["never"]
+        if skips and boundary.ends:
+            cancel(boundary, "before it is told")
+        verdict = write(boundary)
+        if skips and verdict.answer == "go":
+            cancel(boundary, "behind it")
+        return verdict
+
+    executor._writer.write = meddle  # type: ignore[method-assign]
+    run = round_and_end(
+        lab,
+        loop(iterations=1),
+        node("condition", conditions=[{"id": "no", "expression": "false"}]),
+        node("note", "never"),
+        edges="condition>never:no",
+    )
+    for _ in range(2):
+        lab.until(run, "cancelled")
+        retry(lab, run)
+    lab.until(run, "completed")
+    assert len(stops) == 2
+    assert [s.status for s in steps_of(lab, run, "never")] == ["skipped"]

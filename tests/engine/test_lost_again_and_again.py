@@ -169,7 +169,7 @@ def test_a_run_comes_to_the_same_end_by_the_same_way(
 
     wait_for(ended, message=lambda: str(lab.get(run)))
     now = lab.get(run)
-    assert mortal.deaths
+    assert mortal.deaths >= (1 if queue is straight else 4)
     assert (now.status, now.error) == ("completed", None)
     assert now.output == expected
     assert way(lab, run) == way(lab, undisturbed)
