@@ -88,6 +88,7 @@ class Executor:
         self._wake = threading.Event()
         self._draining = threading.Event()
         self._only_polls = False  # nothing is known to be due before the next look
+        self._unasked = False  # what is due next, since something was claimed
         self._looked = 0.0  # when the monitor last did, and when we look again, in monotonic time
         self._looks_at = 0.0
         self._due_at = math.inf  # when a run is due, as the monitor saw
@@ -174,18 +175,20 @@ class Executor:
     def _claim(self, *, news: bool) -> float:
         """Claim for the idle workers; seconds to wait before the next claim.
 
-        Without ``news``, where it only waited for nothing, it looks first whether something is due.
+        Without ``news``, where it only waited for nothing or has just claimed, it looks first
+        whether something is due.
         """
         idle = self._options.threads - len(self._holds)
         if idle <= 0:
             return self._options.lease
+        unasked, self._unasked = self._unasked and not news, False
         only_polls, self._only_polls = self._only_polls and not news, False
         left = min(self._looked + self._poll(), self._due_at) - time.monotonic()
         if only_polls and left > 0:
             self._only_polls = True
             return left
         try:
-            if only_polls:
+            if only_polls or unasked:
                 due = self._link.run(leases.next_due)
                 if due is None or due > 0:
                     return self._until(due)
@@ -199,6 +202,9 @@ class Executor:
                 self._monitor.nudge()
             if len(claimed) == idle:
                 return self._options.lease
+            if claimed:  # to ask now what is due next would delay their first boundaries
+                self._unasked = True
+                return LEAST_WAIT
             due = self._link.run(leases.next_due)
         except (Disconnected, psycopg2.Error) as error:
             log.warning("can't claim", extra={"error": str(error).strip()})

@@ -147,6 +147,14 @@ PREPARE {_PREPARED} (text, bigint, float8) AS
 _EXECUTE = f"EXECUTE {_PREPARED} (%(executor)s, %(limit)s, %(lease)s)"
 _prepared: WeakSet[RawConnection] = WeakSet()
 
+# A claim does not wait for the disk. Nothing is called on its word alone: before a node starts or a
+# connector is told anything, a boundary or the courier commits, later in the same log, and waits
+# until all up to there is on disk. Where the server crashes before that, the run is due again as if
+# nobody had claimed it (attempt, take-overs, deadline and what was closed included), and the token
+# of the forgotten claim fences nobody's writes but its own, which fail. Only take-overs count for
+# somebody who comes later: ``disown`` has them on disk before a run is walked again.
+_UNFLUSHED = "SET LOCAL synchronous_commit = off"
+
 
 def prepare(connection: RawConnection) -> None:
     """Plan the claim, once for the connection, which must be in autocommit."""
@@ -164,12 +172,12 @@ def claim(connection: RawConnection, executor: str, *, limit: int, lease: float)
     with connection.cursor() as cursor:
         if connection in _prepared:
             try:
-                # for this message only: behind a pooler the session is everybody's
-                cursor.execute(f"{PLANNER}; {_EXECUTE}", values)
+                # settings for this message only: behind a pooler the session is everybody's
+                cursor.execute(f"{_UNFLUSHED}; {PLANNER}; {_EXECUTE}", values)
             except InvalidSqlStatementName:  # a pooler has changed the server behind us
                 _prepared.discard(connection)
         if connection not in _prepared:
-            cursor.execute(_CLAIM, values)
+            cursor.execute(f"{_UNFLUSHED}; {_CLAIM}", values)
         return [Claimed(*row) for row in cursor.fetchall()]
 
 
@@ -383,6 +391,7 @@ def disown(connection: RawConnection, run_id: str, token: str) -> None:
     """Take the open steps from the executor that was lost, before the new holder reads them.
 
     An executor that was only frozen could else still end a step well that is just being replayed.
+    Its commit also takes the claim to disk, and with it the count of take-overs.
     """
     with connection.cursor() as cursor:
         cursor.execute(_DISOWN, {"run_id": run_id, "token": token})

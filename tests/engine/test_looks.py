@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from app.engine.executor import Executor, Options
+import pytest
+
+from app.db import RawConnection
+from app.engine.executor import LEAST_WAIT, Executor, Options
 from app.nodes.base import NodeLimits
+from app.store import leases
+from tests.engine.conftest import Lab, node
 
 
-def _idle(url: str) -> Executor:
+def _idle(url: str, threads: int = 1) -> Executor:
     """One that is not running, and knows of nothing that is due before its next poll."""
     options = Options(
         database_url=url,
-        threads=1,
+        threads=threads,
         lease=30.0,
         poll=60.0,
         grace=1.0,
@@ -33,3 +38,27 @@ def test_a_look_of_the_monitor_saves_one_of_its_own(database_url: str) -> None:
     executor = _idle(database_url)
     executor._due_in(None)
     assert executor._claim(news=False) > 50.0
+
+
+def test_what_is_due_next_is_asked_behind_the_first_boundary(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float | None] = []
+    real = leases.next_due
+
+    def asks(connection: RawConnection) -> float | None:
+        asked.append(real(connection))
+        return asked[-1]
+
+    monkeypatch.setattr(leases, "next_due", asks)
+    executor = _idle(lab.url, threads=3)
+    lab.queue(node("gate"))
+    assert executor._claim(news=True) == LEAST_WAIT
+    assert (len(executor._holds), asked) == (1, [])
+
+    lab.queue(node("gate"))  # and no notification of it arrives
+    assert executor._claim(news=False) == LEAST_WAIT
+    assert (len(executor._holds), len(asked)) == (2, 1)
+
+    assert executor._claim(news=False) > 10.0, "until the leases end"
+    assert (len(executor._holds), len(asked)) == (2, 2)
