@@ -147,13 +147,14 @@ PREPARE {_PREPARED} (text, bigint, float8) AS
 _EXECUTE = f"EXECUTE {_PREPARED} (%(executor)s, %(limit)s, %(lease)s)"
 _prepared: WeakSet[RawConnection] = WeakSet()
 
-# A claim does not wait for the disk. Nothing is called on its word alone: before a node starts or a
-# connector is told anything, a boundary or the courier commits, later in the same log, and waits
-# until all up to there is on disk. Where the server crashes before that, the run is due again as if
-# nobody had claimed it (attempt, take-overs, deadline and what was closed included), and the token
-# of the forgotten claim fences nobody's writes but its own, which fail. Only the count of take-overs
-# is for somebody who comes later: ``disown`` has it on disk before the run is walked again. (A first
-# claim is not counted if its walk takes the server down, too, before anything was written.)
+# A claim does not wait for the disk. Nothing is called on its word alone: before a node starts or
+# a connector is told anything, a boundary or the courier commits, later in the same log, and waits
+# until all up to there is on disk. Where the server crashes before that, the run is due again as
+# if nobody had claimed it (attempt, take-overs, deadline and what was closed included), and the
+# token of the forgotten claim fences nobody's writes but its own, which fail. Only the count of
+# take-overs is for somebody who comes later: ``disown`` has it on disk before the run is walked
+# again. (A first claim is not counted if its walk takes the server down, too, before anything was
+# written.)
 _UNFLUSHED = "SET LOCAL synchronous_commit = off"
 
 
