@@ -34,7 +34,7 @@ _ALONE = f"""{trees.TARGET}
 # statement must know what was locked: a run that stands alone only since then may be starting
 # something just now, which its snapshot does not have. So the message notes it in a setting of its
 # transaction.
-_LOCKED = "metronome.locked"
+_LOCKED = "metronome_cancel.locked"
 _LOCK = f"""
 SELECT set_config('{_LOCKED}', l.id, true)
 FROM (SELECT r.id FROM runs r WHERE {_ALONE} FOR NO KEY UPDATE) l"""
