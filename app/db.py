@@ -29,6 +29,17 @@ RawConnection = psycopg2.extensions.connection
 
 OWNER_LENGTH: Final = 40  # characters of an owner's id, its end: names have 63 bytes at the most
 
+# For libpq: a server that has vanished without a word (a host that is down, a failover) is given up
+# in half a minute, whether or not something was under way to it. Of what was, keepalives know
+# nothing, and the kernel would wait for a quarter of an hour.
+_PATIENCE: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+
 _IDLE_SECONDS = 5  # between two statements of a transaction
 # How long a row is waited for that somebody else is changing. Whoever locks a workflow sends it at
 # the head of the same message: otherwise one who is slow there would take all web threads.
@@ -66,7 +77,7 @@ class Database:
             pool_timeout=10,
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
-            connect_args={"connect_timeout": 5, "application_name": "metronome"},
+            connect_args={**_PATIENCE, "application_name": "metronome"},
         )
 
     @contextmanager
@@ -111,11 +122,8 @@ class Database:
         # SQLAlchemy knows how to turn the URL into libpq's arguments
         arguments, options = self._engine.dialect.create_connect_args(self.url)
         ours = {
-            "connect_timeout": 5,
+            **_PATIENCE,
             "application_name": f"{application_name} {self._owner[-OWNER_LENGTH:]}".rstrip(),
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
         }
         connection: RawConnection = psycopg2.connect(*arguments, **{**ours, **options})
         connection.autocommit = True

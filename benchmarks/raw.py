@@ -16,7 +16,7 @@ from app.config import Settings
 from app.db import Database, RawConnection
 from app.store import boundary
 from app.store.boundary import Boundary, Move, StepEnd, StepStart
-from app.store.boundary_statement import LEAN
+from app.store.boundary_statement import SINGLE
 
 OUTPUT = '{"n":1}'
 
@@ -34,7 +34,7 @@ def boundaries(run_id: str, metronome_id: str, token: str, nodes: int) -> list[l
             starts=() if last else [StepStart(seq, f"n{seq}", "note", 1)],
             move=Move("complete", output=OUTPUT) if last else None,
         )
-        made.append(boundary.arguments([one], LEAN))
+        made.append(boundary.arguments([one], SINGLE))
     return made
 
 
@@ -42,7 +42,7 @@ def _send(connection: RawConnection, work: list[list[Any]], begin: threading.Bar
     with connection.cursor() as cursor:
         begin.wait()
         for arguments in work:
-            cursor.execute(LEAN.execute, arguments)
+            cursor.execute(SINGLE.execute, arguments)
             cursor.fetchall()
 
 

@@ -157,6 +157,8 @@ class Course:
             verdict = self._write()
             if verdict.answer in ("stopped", "lease_lost"):
                 return self._stop(verdict)
+        for frame in self.walk.frames():  # should a cancel come first, it is not what was next
+            frame.stopped.update(frame.parked, frame.loops)
         self.end_waits(self.walk.top)
         self.walk.close(self.walk.top, "the run failed while this node waited")
         return self._finish(Move(lifecycle.FAIL.name, error=error))

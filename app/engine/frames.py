@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+import orjson
+
 from app.domain.graph import FIXTURE, Graph, Node
 from app.domain.lifecycle import RUNNING
 from app.domain.outcomes import LoopPlan
 from app.domain.progress import Progress
+from app.store.leases import Claimed
 
 
 @dataclass(slots=True)
@@ -218,6 +221,20 @@ class Loop:
         self.iteration = iteration
         self.frame = Frame(graph, entries, scope, loop=self, iteration=iteration)
         return self.frame
+
+
+def first_scope(claimed: Claimed) -> dict[str, Any]:
+    """What the expressions of a run may name before any of its nodes has ended."""
+    return {
+        "trigger": {"input": orjson.loads(claimed.input), "type": claimed.trigger_type},
+        "steps": {},
+        "run": {
+            "id": claimed.id,
+            "metronomeId": claimed.metronome_id,
+            "versionId": claimed.version_id,
+            "attempt": claimed.attempt_count,
+        },
+    }
 
 
 def deadline(node: Node, started_at: datetime) -> datetime | None:

@@ -143,7 +143,7 @@ class Interpreter:
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
         scope = frame.scope_of(node)
         rendered, recorded, refusal = self._render(node, scope)
-        if refusal is None and riding.may_ride(course, self.slow, kind, frame, node):
+        if refusal is None and riding.may_ride(course, self.slow, kind, node):
             attempt, now = walk.attempt(frame, node.id) + 1, self.clock.now()
             step = walk.next_step_id
             context = self._context(course, frame, node, step, attempt, now, rendered)

@@ -22,8 +22,6 @@ from app.domain.jsonvalue import dumps
 from app.domain.lifecycle import COMPLETED
 from app.domain.outcomes import Done
 from app.engine.course import Course
-from app.engine.frames import Frame
-from app.engine.walk import branch_metadata
 from app.nodes.base import Context, NodeKind
 from app.store.leases import Claimed
 
@@ -53,17 +51,14 @@ def _key(claimed: Claimed, node: Node) -> tuple[str, int, str]:
     return claimed.version_id, claimed.version_revision, node.id
 
 
-def may_ride(course: Course, slow: Slow, kind: NodeKind, frame: Frame, node: Node) -> bool:
+def may_ride(course: Course, slow: Slow, kind: NodeKind, node: Node) -> bool:
     """Whether nothing hangs on the moment at which ``node`` starts."""
     walk, hold = course.walk, course.hold
     return (
         kind.pure
-        and frame is walk.top
         and not course.claimed.takeovers
         and not hold.stop.is_set()
-        and node.id not in frame.replays
         and not slow.has(course.claimed, node)
-        and "timeoutMs" not in node.config
         and walk.is_straight()
         and walk.pending.is_only(walk.rides.behind)
         and not walk.rides.is_full()
@@ -97,8 +92,9 @@ def ride(
         return False
     if walk.rides.before is None:
         walk.rides.begin(walk.nexts())
-    metadata = branch_metadata(outcome.branch)
-    step = walk.start(walk.top, node, recorded, status=COMPLETED, output=text, metadata=metadata)
+    step = walk.start(
+        walk.top, node, recorded, branch=outcome.branch, status=COMPLETED, output=text
+    )
     walk.rides.add(step)
     walk.started(walk.top, step)
     walk.top.settle(node, orjson.loads(text), outcome.branch)

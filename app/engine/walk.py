@@ -22,7 +22,7 @@ from app.domain.lifecycle import (
 )
 from app.domain.outcomes import Failed, LoopPlan
 from app.domain.progress import ERROR_HANDLE, body_entries, entry_nodes
-from app.engine.frames import Frame, Loop, Parked, deadline
+from app.engine.frames import Frame, Loop, Parked, deadline, first_scope
 from app.engine.pending import Pending, Rides
 from app.ids import step_id
 from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
@@ -50,7 +50,7 @@ class Walk:
         body = graph.body(None)
         named = orjson.loads(claimed.entry_nodes or "[]")
         entries = entry_nodes(body, claimed.trigger_type, named)
-        self.top = Frame(body, entries, self._new_scope())
+        self.top = Frame(body, entries, first_scope(claimed))
 
     # -- what comes next
 
@@ -75,10 +75,9 @@ class Walk:
         return any(frame.parked or frame.not_before for frame in self.frames())
 
     def is_straight(self) -> bool:
-        """Whether nothing waits, no loop goes on, and nothing was passed over untold."""
+        """Whether nothing is parked, no loop goes on, and nothing was passed over untold."""
         top = self.top
-        waits = top.parked or top.loops or top.not_before
-        return not (waits or self._passed or top.progress.has_skipped())
+        return not (top.parked or top.loops or self._passed or top.progress.has_skipped())
 
     def has_nested(self) -> bool:
         """Whether a nested run has begun for which a node waits."""
@@ -162,16 +161,25 @@ class Walk:
 
     # -- what goes into the next boundary
 
-    def start(self, frame: Frame, node: Node, recorded_input: str | None, **more: Any) -> StepStart:
-        """The step that is to start ``node``; ``more`` are further fields of a StepStart."""
+    def start(
+        self,
+        frame: Frame,
+        node: Node,
+        recorded_input: str | None,
+        *,
+        branch: str | None = None,
+        **more: Any,
+    ) -> StepStart:
+        """The step that is to start ``node``; ``more`` are further fields of a StepStart.
+
+        ``branch`` is the one that it has taken, where it has ended already.
+        """
         self._passed = self.skips()  # they were passed over before, and come before it in the trace
-        metadata: dict[str, Any] = {}
+        metadata: dict[str, Any] = {} if branch is None else {"branch": branch}
         if replay := frame.replays.get(node.id):
             metadata["replayOf"] = replay
         if suspended := frame.suspended.get(node.id):
             metadata["continues"] = step_id(self.claimed.id, suspended.seq)
-        if metadata:
-            more["metadata"] = _json(metadata)
         return StepStart(
             seq=self._take_seq(),
             node_id=node.id,
@@ -180,6 +188,7 @@ class Walk:
             input=recorded_input,
             parent_seq=frame.loop_seq,
             iteration=frame.iteration,
+            metadata=_json(metadata) if metadata else None,
             **more,
         )
 
@@ -217,7 +226,7 @@ class Walk:
 
     def done(self, frame: Frame, node: Node, seq: int, text: str, branch: str | None) -> None:
         """A node has ended well; ``text`` is its output as JSON."""
-        metadata = branch_metadata(branch)
+        metadata = None if branch is None else _json({"branch": branch})
         self.dispatched.discard(seq)
         self.pending.ends.append(
             StepEnd(seq, COMPLETED, output=text, metadata=metadata, heard=seq in self.heard)
@@ -376,28 +385,10 @@ class Walk:
                 loop.frame.loop = loop
         return loop
 
-    def _new_scope(self) -> dict[str, Any]:
-        claimed = self.claimed
-        return {
-            "trigger": {"input": orjson.loads(claimed.input), "type": claimed.trigger_type},
-            "steps": {},
-            "run": {
-                "id": claimed.id,
-                "metronomeId": claimed.metronome_id,
-                "versionId": claimed.version_id,
-                "attempt": claimed.attempt_count,
-            },
-        }
-
     def _take_seq(self) -> int:
         seq = self._next_seq
         self._next_seq += 1
         return seq
-
-
-def branch_metadata(branch: str | None) -> str | None:
-    """What a step's metadata says of the branch that its outcome named; JSON text."""
-    return None if branch is None else _json({"branch": branch})
 
 
 def _json(value: Any) -> str:

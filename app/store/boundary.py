@@ -24,7 +24,7 @@ import psycopg2.errors
 
 from app.db import RawConnection
 from app.domain.lifecycle import AWAIT_APPROVAL, MOVES, RUNNING, SLEEP
-from app.store.boundary_statement import LEAN, PLAIN, WIDE, Form
+from app.store.boundary_statement import FORMS, LEAN, PLAIN, SINGLE, WIDE, Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def prepare(connection: RawConnection) -> None:
     """Prepare the statement; once per connection, which must be in autocommit."""
     with connection.cursor() as cursor:
         try:
-            for form in (LEAN, PLAIN, WIDE):
+            for form in FORMS:
                 cursor.execute(form.prepare)
             cursor.execute(_PLANNER)
         except psycopg2.errors.DuplicatePreparedStatement:
@@ -218,11 +218,20 @@ def form_of(boundaries: Sequence[Boundary]) -> Form:
     """The leanest form of the statement that can carry all of them."""
     if any(boundary.is_wide() for boundary in boundaries):
         return WIDE
-    return LEAN if all(boundary.is_lean() for boundary in boundaries) else PLAIN
+    if not all(boundary.is_lean() for boundary in boundaries):
+        return PLAIN
+    first = boundaries[0]
+    alone = len(boundaries) == 1 and len(first.ends) <= 1 and len(first.starts) <= 1
+    return SINGLE if alone else LEAN
 
 
-def arguments(boundaries: Sequence[Boundary], form: Form) -> list[list[Any]]:
-    """The arrays that a form of the statement takes."""
+def arguments(boundaries: Sequence[Boundary], form: Form) -> list[Any]:
+    """What a form of the statement takes: arrays, or for the single one values."""
+    made = _arrays(boundaries, form)
+    return [array[0] if array else None for array in made] if form is SINGLE else made
+
+
+def _arrays(boundaries: Sequence[Boundary], form: Form) -> list[list[Any]]:
     rows: tuple[list[tuple[Any, ...]], ...] = ([], [], [], [], [])
     asked, ends, parks, starts, spawns = rows
     end_of, start_of = _GETTERS[form.name]
@@ -270,7 +279,7 @@ def _getters(form: Form) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
 
 
 _STAY = Move("")
-_GETTERS = {form.name: _getters(form) for form in (LEAN, PLAIN, WIDE)}
+_GETTERS = {form.name: _getters(form) for form in FORMS}
 
 
 def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:

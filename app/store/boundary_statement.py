@@ -5,10 +5,12 @@ one run or a hundred. Ends, parks, starts and spawns name their boundary by its 
 not by its run: a process that has taken over a run of its own may write for the old claim and for
 the new one at the same time, and neither may pass under the other's lease.
 
-There are three forms. The plain one is for boundaries that concern one run each. The lean one is
-the same without what is rare (waits, loops, connectors): as nearly all boundaries are, and some
-cheaper. The wide one also starts nested runs, wakes the run above one that has ended, and notes
-what connectors have to be told.
+There are four forms, all made of the same text. The plain one is for boundaries that concern one
+run each. The lean one is the same without what is rare (waits, loops, connectors): as nearly all
+boundaries are, and some cheaper. The single one is the lean one for a boundary that goes alone, and
+ends and starts one step at the most: it takes values in place of arrays, and is cheaper again. The
+wide one also starts nested runs, wakes the run above one that has ended, and notes what connectors
+have to be told.
 """
 
 from __future__ import annotations
@@ -271,21 +273,37 @@ def _rows(columns: dict[str, str], first: int, name: str, *, lean: bool, counted
     arrays = ", ".join(f"${first + n}::{columns[one]}[]" for n, one in enumerate(there))
     names = ", ".join([*there, "place"] if counted else there)
     rows = f"unnest({arrays}){' WITH ORDINALITY' if counted else ''} AS {name} ({names})"
-    left = [one for one in columns if one not in there]
-    if not left:
+    if not (left := _left(columns, there)):
         return rows
-    nothing = ", ".join(
+    return f"(SELECT {', '.join([f'{name}.*', *left])} FROM {rows}) AS {name}"
+
+
+def _row(columns: dict[str, str], first: int, name: str, *, counted: bool) -> str:
+    """SQL for the one row of a group, whose first value is the parameter ``first``.
+
+    It counts for nothing where its ``place`` is NULL.
+    """
+    there = _there(columns, lean=True)
+    values = [f"${first + n}::{columns[one]} AS {one}" for n, one in enumerate(there)]
+    if counted:
+        values.append("1 AS place")
+    return f"(SELECT {', '.join([*values, *_left(columns, there)])}) AS {name}"
+
+
+def _left(columns: dict[str, str], there: tuple[str, ...]) -> list[str]:
+    """SQL for the columns that are not ``there``."""
+    return [
         f"false AS {one}" if columns[one] == "bool" else f"CAST(NULL AS {columns[one]}) AS {one}"
-        for one in left
-    )
-    return f"(SELECT {name}.*, {nothing} FROM {rows}) AS {name}"
+        for one in columns
+        if one not in there
+    ]
 
 
 def _there(columns: dict[str, str], *, lean: bool) -> tuple[str, ...]:
     return tuple(one for one in columns if not (lean and one in _RARE))
 
 
-def _form(name: str, *, lean: bool = False, wide: bool = False) -> Form:
+def _form(name: str, *, lean: bool = False, wide: bool = False, single: bool = False) -> Form:
     groups = {"run": (_RUN, "a"), "ends": (_ENDS, "e"), "parks": (_PARKS, "z")}
     groups |= {"starts": (_STARTS, "b"), "spawns": (_SPAWNS, "n")}
     types: list[str] = []
@@ -294,8 +312,14 @@ def _form(name: str, *, lean: bool = False, wide: bool = False) -> Form:
         used = (group != "parks" or not lean) and (group != "spawns" or wide)
         there[group] = _there(columns, lean=lean) if used else ()
         first, counted = len(types) + 1, group == "run"
-        rows[group] = _rows(columns, first, alias, lean=lean, counted=counted) if used else ""
-        types += [f"{columns[one]}[]" for one in there[group]]
+        rows[group] = (
+            ""
+            if not used
+            else _row(columns, first, alias, counted=counted)
+            if single
+            else _rows(columns, first, alias, lean=lean, counted=counted)
+        )
+        types += [f"{columns[one]}{'' if single else '[]'}" for one in there[group]]
     sql = _BOUNDARY.format(
         run=rows["run"],
         ends=rows["ends"],
@@ -312,13 +336,15 @@ def _form(name: str, *, lean: bool = False, wide: bool = False) -> Form:
         prepare=f"PREPARE {name} ({', '.join(types)}) AS {sql}",
         execute=f"EXECUTE {name} ({casts})",
         plain=re.sub(
-            r"\$(\d+)::[a-z0-9]+\[\]",
+            r"\$(\d+)::[a-z0-9]+(\[\])?",
             lambda m: f"%s::{types[int(m[1]) - 1]}",
             sql.replace("%", "%%"),
         ),
     )
 
 
+SINGLE = _form("single_boundary", lean=True, single=True)
 LEAN = _form("lean_boundary", lean=True)
 PLAIN = _form("boundary")
 WIDE = _form("wide_boundary", wide=True)
+FORMS = (SINGLE, LEAN, PLAIN, WIDE)

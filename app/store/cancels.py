@@ -30,10 +30,14 @@ _ALONE = f"""{trees.TARGET}
       AND (s.lease_token IS NULL OR s.connector IS NOT NULL)
   )"""
 
-# Nothing is locked in vain: a lock alone is a write already, which a commit waits for.
+# Nothing is locked in vain: a lock alone is a write already, which a commit waits for. The second
+# statement must know what was locked: a run that stands alone only since then may be starting
+# something just now, which its snapshot does not have. So the message notes it in a setting of its
+# transaction.
+_LOCKED = "metronome_cancel.locked"
 _LOCK = f"""
-SELECT r.id FROM runs r WHERE {_ALONE}
-FOR NO KEY UPDATE"""
+SELECT set_config('{_LOCKED}', l.id, true)
+FROM (SELECT r.id FROM runs r WHERE {_ALONE} FOR NO KEY UPDATE) l"""
 
 _ACT = f"""
 WITH {trees.MOMENT},
@@ -44,7 +48,7 @@ open_steps AS MATERIALIZED (
 moved AS (
     UPDATE runs r SET {transitions.CANCELLED_COLUMNS}
     FROM moment m
-    WHERE {_ALONE}
+    WHERE {_ALONE} AND current_setting('{_LOCKED}', true) = :run_id
     {trees.RETURNING}
 ),
 audited AS ({trees.audited("moved", str(CANCEL.audit), "CAST(:payload AS json)")}

@@ -20,7 +20,7 @@ import psycopg2
 
 from benchmarks import report
 from benchmarks.peers import cancels, idle, latency, results, tables, takeover, targets, throughput
-from benchmarks.peers.peer import NAMES, OURS, Peer, Unavailable
+from benchmarks.peers.peer import BUILTIN, NAMES, OURS, Peer, Unavailable
 from benchmarks.server import Server, server
 from tests.processes import ROOT
 
@@ -46,6 +46,11 @@ class Comparison:
                 self.data["peers"][name] = {"unavailable": str(error)}
                 print(f"{name} is not available: {error}", flush=True)
 
+    @property
+    def _whole(self) -> list[Peer]:
+        """Those of which everything is measured."""
+        return [peer for peer in self._peers if peer.name != BUILTIN]
+
     def _failed(self, part: str, peer: Peer, error: Exception) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         self.data["failures"].setdefault(part, {})[peer.name] = reason
@@ -54,7 +59,8 @@ class Comparison:
     def _in_turns(self, part: str, rounds: int, measure: Callable[[Peer], None]) -> None:
         for number in range(rounds):
             print(f"{part}, round {number + 1} of {rounds}", flush=True)
-            for peer in self._peers[:: -1 if number % 2 else 1]:
+            peers = self._peers if part == "throughput" else self._whole
+            for peer in peers[:: -1 if number % 2 else 1]:
                 try:
                     measure(peer)
                 except Exception as error:
@@ -86,7 +92,7 @@ class Comparison:
 
     def latency(self, rounds: int) -> None:
         """How soon an idle worker starts."""
-        taken = self.data["latency"] = {peer.name: [] for peer in self._peers}
+        taken = self.data["latency"] = {peer.name: [] for peer in self._whole}
         count = 5 if self._quick else 30
         self._in_turns(
             "latency",
@@ -105,7 +111,7 @@ class Comparison:
                     taken.setdefault(peer.name, {}).setdefault(name, []).append(value)
 
         self._in_turns("cancels", rounds, measure)
-        order = [peer.name for peer in self._peers]
+        order = [peer.name for peer in self._whole]
         self.data["cancels"] = {name: taken[name] for name in order if name in taken}
 
     def takeover(self, patience: float) -> None:
@@ -113,7 +119,7 @@ class Comparison:
         print(f"take-over, up to {patience:g} s twice", flush=True)
         self.data["takeover"] = {
             way: takeover.take_over(
-                self._peers,
+                self._whole,
                 patience,
                 restart=way == "restart",
                 failed=lambda peer, error: self._failed("takeover", peer, error),
@@ -125,7 +131,7 @@ class Comparison:
         """What idle workers cost."""
         print("idle workers", flush=True)
         self.data["idle"] = idle.rest(
-            self._peers,
+            self._whole,
             self._postgres.url,
             3 if self._quick else 60,
             failed=lambda peer, error: self._failed("idle", peer, error),

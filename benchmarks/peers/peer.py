@@ -21,7 +21,8 @@ from benchmarks.peers import side, work
 from tests import servers
 from tests.processes import PATIENCE, ROOT, Process, wait_for
 
-OURS = ("metronome",)
+BUILTIN = "builtin"  # Metronome, with nodes that only compute
+OURS = ("metronome", BUILTIN)
 NAMES = (*OURS, "dbos", "absurd", "pgqueuer", "procrastinate", "oban")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.peers.peer import OURS
 from benchmarks.report import median, percentile
 
 PROFILES = {"eight": "8 at a time", "best": "best", "alone": "1 at a time"}
@@ -66,9 +67,15 @@ def rates(data: Data, profile: str, name: str) -> list[float]:
     return found
 
 
-def _times(ours: Sequence[float], theirs: Sequence[float]) -> str:
+def times(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
+    """How many times theirs ours is, the median of the rounds; None where one is missing."""
     pairs = list(zip(ours, theirs, strict=False))
-    return f"{median([one / other for one, other in pairs]):.2f}x" if pairs else ""
+    return median([one / other for one, other in pairs]) if pairs else None
+
+
+def _times(data: Data, profile: str, theirs: Sequence[float]) -> str:
+    found = [times(rates(data, profile, name), theirs) for name in OURS]
+    return " / ".join(f"{value:.2f}x" for value in found if value is not None)
 
 
 def _throughput(data: Data) -> Table:
@@ -80,7 +87,7 @@ def _throughput(data: Data) -> Table:
         row = [f"bare psycopg2, {threads} thread{'s' if threads != '1' else ''}", "steps"]
         for profile in profiles:
             if LIMITS[profile] == threads:
-                row += [number(median(taken)), _times(rates(data, profile, "metronome"), taken)]
+                row += [number(median(taken)), _times(data, profile, taken)]
             else:
                 row += ["", ""]
         rows.append([*row, ""])
@@ -90,7 +97,8 @@ def _throughput(data: Data) -> Table:
         heads += [f"{PROFILES[profile]}: a second", "Metronome"]
     return Table(
         f"Steps a second of one worker process, medians of {rounds}; how many times as many"
-        " Metronome does (workflows of 10 steps that do nothing, or so many jobs)",
+        " Metronome does, of function / of built-in nodes (workflows of 10 steps that do nothing,"
+        " or so many jobs)",
         [*heads, "workflows a second, best"],
         rows,
         "steps",
@@ -103,8 +111,7 @@ def _rates_row(data: Data, name: str, profiles: Sequence[str]) -> list[str]:
     for profile in profiles:
         taken = rates(data, profile, name)
         row.append(number(median(taken)) if taken else "failed")
-        ours = rates(data, profile, "metronome")
-        row.append(_times(ours, taken) if name != "metronome" else "")
+        row.append("" if name in OURS else _times(data, profile, taken))
     best = max((median(taken) for p in profiles if (taken := rates(data, p, name))), default=0)
     return [*row, number(best / 10) if durable else ""]
 

@@ -7,12 +7,14 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.peers import tables
+from benchmarks.peers.peer import BUILTIN, OURS
 from benchmarks.report import Figure, median, percentile
 
 TIMES = {
     "best": {"dbos": 16.0, "absurd": 5.0, "pgqueuer": 1.2},
     "eight": {"dbos": 6.0, "absurd": 2.0},
 }
+BARE = {"best": 2.5, "eight": 1.2}
 ALONE = 1500.0  # steps a second
 BEYOND_MS = 5.0
 TAKEOVER_S = 3.0
@@ -34,16 +36,22 @@ def all_of(data: Data) -> list[Figure]:
 
 def _rates(data: Data) -> list[Figure]:
     figures = []
-    for profile, wanted in TIMES.items():
-        ours = tables.rates(data, profile, "metronome")
-        for name, target in wanted.items():
-            pairs = list(zip(ours, tables.rates(data, profile, name), strict=False))
-            if pairs:
-                told = f"steps/s, {tables.PROFILES[profile]}, against {tables.title(data, name)}"
-                ratio = median([one / other for one, other in pairs])
-                figures.append(report.at_least(told, ratio, target))
-    if alone := tables.rates(data, "alone", "metronome"):
-        figures.append(report.at_least("steps/s, 1 at a time", median(alone), ALONE))
+    for name in OURS:
+        nodes = "built-in nodes" if name == BUILTIN else "function nodes"
+        for profile, wanted in TIMES.items():
+            ours, told = tables.rates(data, profile, name), tables.PROFILES[profile]
+            for other, target in wanted.items():
+                ratio = tables.times(ours, tables.rates(data, profile, other))
+                if ratio is not None:
+                    against = f"steps/s, {nodes}, {told}, against {tables.title(data, other)}"
+                    figures.append(report.at_least(against, ratio, target))
+            threads = tables.LIMITS[profile]
+            ratio = tables.times(ours, data.get("limit", {}).get(threads, ()))
+            if ratio is not None:
+                against = f"steps/s, {nodes}, {told}, against bare psycopg2, {threads} threads"
+                figures.append(report.at_least(against, ratio, BARE[profile]))
+        if alone := tables.rates(data, "alone", name):
+            figures.append(report.at_least(f"steps/s, {nodes}, 1 at a time", median(alone), ALONE))
     return figures
 
 

@@ -1,13 +1,14 @@
 """Metronome by the same rules: its executor, and the services that its API calls.
 
-Its steps are function nodes, which call a Python function as the others' steps do.
+Its steps are function nodes, which call a Python function as the others' steps do. See
+with_builtin.py for nodes that only compute.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,14 @@ def _config(kind: Kind, number: int) -> dict[str, Any]:
     return {"functionName": "peer_step", "payload": payload}
 
 
-def prepare(url: str) -> None:
+def prepare(url: str, define: Callable[[Kind], dict[str, Any]] = _definition) -> None:
     """Migrations, a key, and a workflow of each kind."""
     upgrade(url)
     db = Database(url)
     keys.ensure_bootstrap_key(db, KEY)
     actor = keys.authenticate(db, KEY)
     for name, kind in KINDS.items():
-        metronomes.create(db, actor, name=name, definition=_definition(kind))
+        metronomes.create(db, actor, name=name, definition=define(kind))
     db.close()
 
 

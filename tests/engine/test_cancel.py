@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg2
 import pytest
 
 from app.engine import interpreter
+from app.store.boundary import Boundary, Verdict
+from tests.engine.bodies import inside, loop
 from tests.engine.conftest import Lab, node
+from tests.engine.operators import calls, child
 from tests.processes import PATIENCE, wait_for
 
 CHAIN = (node("trigger"), node("gate"), node("note", "after"), node("end"))
@@ -133,6 +138,54 @@ def test_a_cancel_between_the_record_and_the_call_keeps_the_handler_from_being_c
     lab.until(run, "cancelled")
     assert lab.gate.calls == []
     assert lab.statuses(run) == [("trigger", "completed"), ("gate", "cancelled")]
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        [node("delay", "waits", seconds=3600)],
+        [loop("waits", iterations=2), *inside("waits", node("delay", seconds=3600))],
+        [calls("failing", "waits")],
+    ],
+    ids=["delay", "loop", "nested run that has failed"],
+)
+def test_a_cancel_at_the_moment_of_a_failure_tells_once_of_what_waited(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, waits: list[dict[str, Any]]
+) -> None:
+    """It comes when the executor has ended all that waits, and before the run has failed."""
+    failing = lab.workflow("failing", node("trigger"), node("flaky", failures=9, retryable=False))
+    nested = [one for one in waits if one["kind"] == "metronome"]
+    for one in nested:
+        one["config"]["workflowId"] = failing
+    executor = lab.start()
+    write = executor._writer.write
+
+    def cancel_before(boundary: Boundary) -> Verdict:
+        if boundary.move is not None and boundary.run_id == run.id:
+            assert boundary.move.action == "fail"
+            lab.cancel(run)
+        return write(boundary)
+
+    monkeypatch.setattr(executor._writer, "write", cancel_before)
+    run = lab.queue(
+        node("trigger"),
+        *waits,
+        node("gate"),
+        node("flaky", "bad", failures=9, retryable=False),
+        node("end"),
+        edges="trigger>waits trigger>gate gate>bad waits>end bad>end",
+    )
+    assert lab.gate.begun.wait(PATIENCE)
+    if nested:
+        lab.until(child(lab, run), "failed")
+    lab.gate.open.set()
+    lab.until(run, "cancelled")
+    assert sorted(lab.statuses(run)) == [
+        ("bad", "failed"),
+        ("gate", "completed"),
+        ("trigger", "completed"),
+        ("waits", "cancelled"),
+    ]
 
 
 def test_parallel_branches_all_stop(lab: Lab) -> None:

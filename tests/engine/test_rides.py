@@ -16,7 +16,7 @@ from app.ids import step_id
 from app.nodes.base import Context, NodeKind
 from app.services import transitions
 from app.store.boundary import Boundary, Verdict
-from tests.engine.bodies import lose, retry, sql
+from tests.engine.bodies import loop, lose, retry, round_and_end, sql
 from tests.engine.conftest import ACTOR, Lab, node
 from tests.processes import PATIENCE, wait_for
 
@@ -185,6 +185,52 @@ def test_a_run_that_is_out_of_time_has_nothing_of_what_rode(lab: Lab, stage: int
     assert "timed out" in (failed.error or "")
     whole = [("trigger", "completed"), ("gate", "completed"), ("one", "completed")]
     assert lab.statuses(run) == (whole if stage else [])
+
+
+def test_a_run_that_is_out_of_time_does_not_complete_by_what_rode(lab: Lab) -> None:
+    """It would have an output, and no steps that it comes from."""
+
+    def end_time(boundary: Boundary) -> None:
+        if boundary.rides:
+            late = "UPDATE runs SET deadline_at = clock_timestamp() WHERE id = :id"
+            sql(lab, late, id=boundary.run_id)
+
+    watched(lab.start(), end_time)
+    run = lab.queue(node("trigger"), node("note"), node("end"), timeout_ms=3_600_000)
+    failed = lab.until(run, "failed")
+    assert "timed out" in (failed.error or "")
+    assert (failed.output, lab.statuses(run)) == (None, [])
+
+
+def test_nothing_is_computed_for_a_run_that_is_known_to_be_stopped(lab: Lab) -> None:
+    def stop() -> Outcome:
+        lab.cancel(run)
+        wait_for(lambda: all(hold.stop.is_set() for hold in executor._holds.all()))
+        return Done({})
+
+    kind = lab.kinds["pure"] = Pure(stop)
+    executor = lab.start()
+    workflow = lab.workflow("stops", node("gate"), node("pure", "one"), node("pure", "two"))
+    run = lab.begin(workflow)
+    lab.gate.open.set()
+    lab.until(run, "cancelled")
+    assert len(kind.calls) == 1
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_nothing_rides_in_a_loop(lab: Lab) -> None:
+    """Its turns and its end follow from steps that must be in the trace."""
+    seen = watched(lab.start())
+    run = round_and_end(
+        lab,
+        loop(iterations=2),
+        node("transform", "one", output=1),
+        node("note", "two"),
+        edges="one>two",
+    )
+    lab.until(run, "completed")
+    each = [["one"], ["two"]]
+    assert starts(seen) == [["trigger", "loop"], *each, *each, [], ["end"], []]
 
 
 def test_all_that_was_computed_is_in_the_trace_before_anybody_waits(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -364,3 +365,65 @@ def test_a_run_out_of_time_starts_nothing_but_may_end(world: World) -> None:
     assert world.run(held.id)["status"] == RUNNING
     assert world.write(step(held, move="fail")).answer == "go"
     assert world.run(held.id)["status"] == FAILED
+
+
+# -- steps that have begun and ended since the last boundary
+
+
+def rode(held: Claimed, **fields: Any) -> Boundary:
+    """The end of the step in flight, one that rode behind it, and one that follows from that."""
+    steps = [
+        StepStart(2, "n2", "note", 1, status=COMPLETED, output='{"n": 2}'),
+        StepStart(3, "n3", "note", 1, status=SKIPPED),
+    ]
+    end = [StepEnd(1, COMPLETED, output='{"n": 1}')]
+    return bound(held, ends=end, starts=steps, rides=True, **fields)
+
+
+def test_a_step_that_rode_began_and_ended_at_its_boundary(world: World) -> None:
+    held = world.in_flight()
+    assert world.write(rode(held)).answer == "go"
+    first, second, third = world.steps(held.id)
+    assert second["started_at"] == second["completed_at"] == first["completed_at"]
+    assert (second["status"], second["output"]) == (COMPLETED, '{"n": 2}')
+    assert second["lease_token"] is None
+    assert (third["status"], third["started_at"]) == (SKIPPED, None)
+
+
+@STOPS
+def test_what_rode_has_not_happened_where_the_run_was_stopped(world: World, action: Action) -> None:
+    held = world.in_flight()
+    writer, gate = world.raw(), world.raw()
+    hold_lock(gate, held)
+    stopping = world.begin(lambda: world.done(action, held.id))
+    world.wait_for_waiters(1)
+    move = make_move(held, "complete")
+    writing = world.begin(lambda: boundary.write(writer, [rode(held, move=move)]))
+    world.wait_for_waiters(2)
+    gate.commit()
+    assert stopping.result(PATIENCE).moved
+    assert writing.result(PATIENCE)[0].answer == "stopped"
+    assert [one["status"] for one in world.steps(held.id)] == [COMPLETED]
+
+
+@pytest.mark.parametrize("move", ["complete", "fail", "sleep", None])
+def test_what_rode_has_not_happened_where_the_run_is_out_of_time(
+    world: World, move: str | None
+) -> None:
+    held = world.in_flight()
+    world.execute("UPDATE runs SET deadline_at = clock_timestamp() - interval '1 second'")
+    made = None if move is None else make_move(held, move)
+    assert world.write(rode(held, move=made)).answer == "timed_out"
+    assert [one["status"] for one in world.steps(held.id)] == [COMPLETED]
+    assert world.run(held.id)["status"] == RUNNING
+
+
+def test_a_lost_answer_about_what_rode_is_found_again(world: World) -> None:
+    held = world.in_flight()
+    written = rode(held, move=make_move(held, "complete"))
+    connection = world.raw()
+    assert boundary.recorded(connection, written) is None
+    boundary.write(connection, [written])
+    again = boundary.recorded(connection, written)
+    assert again is not None
+    assert again.answer == "go"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from typing import Any
 
 import psycopg2
 import pytest
@@ -17,14 +18,15 @@ from app.domain.lifecycle import (
     PAUSE,
     PAUSED,
     RUNNING,
+    SKIPPED,
 )
 from app.store import boundary
-from app.store.boundary import Boundary, StepEnd, StepStart
-from app.store.boundary_statement import LEAN, PLAIN, WIDE
+from app.store.boundary import Boundary, Move, StepEnd, StepStart
+from app.store.boundary_statement import LEAN, PLAIN, SINGLE, WIDE, Form
 from app.store.leases import Claimed
 from app.store.migrations import upgrade
 from tests.processes import PATIENCE
-from tests.store.world import METRONOME, World, make_move, step
+from tests.store.world import METRONOME, World, bound, make_move, step
 
 
 def test_a_refused_value_leaves_nothing_of_its_batch(world: World) -> None:
@@ -128,11 +130,13 @@ def test_pause_and_cancel_of_many_runs_under_way_never_lets_one_start_late(world
 
 
 @pytest.mark.parametrize(
-    ("name", "scans"), [("lean_boundary", 3), ("boundary", 4), ("wide_boundary", 6)]
+    ("form", "scans"),
+    [(SINGLE, 3), (LEAN, 3), (PLAIN, 4), (WIDE, 6)],
+    ids=["single", "lean", "plain", "wide"],
 )
 @pytest.mark.parametrize("rows", [None, 0, 5000], ids=["unknown", "empty", "full"])
 def test_a_boundary_finds_its_rows_by_their_keys(
-    fresh_database_url: str, rows: int | None, name: str, scans: int
+    fresh_database_url: str, rows: int | None, form: Form, scans: int
 ) -> None:
     """Whatever the planner believed when it made the one plan: tables grow, and plans are kept."""
     upgrade(fresh_database_url)
@@ -147,9 +151,9 @@ def test_a_boundary_finds_its_rows_by_their_keys(
         )
         world.execute("ANALYZE runs; ANALYZE steps")
     connection = world.raw()
-    form = {"lean_boundary": LEAN, "boundary": PLAIN, "wide_boundary": WIDE}[name]
+    lean = form in (SINGLE, LEAN)
     arguments = boundary.arguments(
-        [step(held, end=1, start=3) if form is LEAN else step(held, end=1, sleep=2, start=3)], form
+        [step(held, end=1, start=3) if lean else step(held, end=1, sleep=2, start=3)], form
     )
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN {form.execute}", arguments)
@@ -166,3 +170,45 @@ def test_a_boundary_finds_its_rows_by_their_keys(
     by_key = re.findall(rf"Index Cond: \({run_id} AND {seq}\)", plan)
     by_key += re.findall(r"Index Cond: \(id = ANY \(ARRAY\[\S+\]\)\)", plan)
     assert len(by_key) == len(found) == scans, plan
+
+
+ALONE = {
+    "a start": {"starts": [StepStart(1, "n1", "note", 1, input='{"a": 1}', unsafe=True)]},
+    "an end": {"ends": [StepEnd(1, COMPLETED, output='{"n": 1}', metadata='{"branch": "x"}')]},
+    "a failure": {"ends": [StepEnd(1, FAILED, error="it's broken\\")], "move": Move("fail")},
+    "a step that rode": {
+        "starts": [StepStart(1, "n1", "note", 2, status=COMPLETED, output="{}")],
+        "rides": True,
+    },
+    "an end of the run": {"move": Move("complete", output='{"a": "%s $1"}')},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("fields", ALONE.values(), ids=ALONE)
+def test_a_boundary_that_goes_alone_does_what_it_does_in_a_list(
+    world: World, fields: dict[str, Any]
+) -> None:
+    """But for the times, and what belongs to the run."""
+    own = {"run_id", "id", "lease_token", "created_at", "updated_at", "completed_at", "started_at"}
+    own |= {"queued_at", "due_at", "locked_at", "deadline_at"}
+    found = []
+    for forms in (boundary.form_of, lambda boundaries: LEAN):
+        held = world.in_flight() if "ends" in fields else world.held()
+        one = bound(held, **fields)
+        assert boundary.form_of([one]) is SINGLE
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(boundary, "form_of", forms)
+            assert world.write(one).answer == "go"
+        rows = [world.run(held.id), *world.steps(held.id)]
+        found.append([{k: (v is None) if k in own else v for k, v in row.items()} for row in rows])
+    assert found[0] == found[1]
+
+
+def test_more_than_one_step_goes_as_a_list(world: World) -> None:
+    held = world.in_flight()
+    steps = [StepStart(seq, f"n{seq}", "note", 1, status=SKIPPED) for seq in (2, 3)]
+    one = bound(held, starts=steps)
+    assert boundary.form_of([one]) is LEAN
+    assert world.write(one).answer == "go"
+    assert [row["seq"] for row in world.steps(held.id)] == [1, 2, 3]

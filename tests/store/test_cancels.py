@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.db import RawConnection
 from app.domain.lifecycle import (
     CANCEL,
     CANCELLED,
@@ -18,10 +20,12 @@ from app.domain.lifecycle import (
     WAITING_APPROVAL,
 )
 from app.domain.models import Actor, Transitioned
-from app.store import cancels, transitions
+from app.store import boundary, cancels, transitions
+from app.store.boundary import Spawn, StepPark, StepStart
 from app.store.trees import STOP_CHANNEL
+from tests.processes import PATIENCE, wait_for
 from tests.store.test_at_once import spawn, write
-from tests.store.world import ACTOR, METRONOME, Ear, World, step
+from tests.store.world import ACTOR, METRONOME, Ear, World, bound, step
 
 
 def short(world: World, run_id: str, actor: Actor = ACTOR) -> Transitioned | None:
@@ -140,6 +144,54 @@ def test_a_node_that_starts_while_it_waits_is_in_flight(world: World) -> None:
     (last,) = world.query("SELECT max(started_at) AS at FROM steps")
     assert done.run.completed_at is not None
     assert last["at"] < done.run.completed_at
+
+
+def test_it_acts_on_no_run_that_it_has_not_locked(world: World) -> None:
+    """A node waits when it looks for the first time, and none does when it looks again."""
+    assert short(world, world.put(QUEUED))  # from now on its statements are prepared
+    held = world.in_flight()
+    world.write(step(held, sleep=1))
+    child = f"{held.id}_child"
+    before_first, before_second, executor = (world.raw() for _ in range(3))
+    with _transaction(executor):
+        with _transaction(before_second, "LOCK TABLE audit_events"):
+            with _transaction(before_first, "LOCK TABLE runs"):
+                cancelling = world.begin(world.done, CANCEL, held.id)
+                world.wait_for_waiters(1)  # it has the snapshot of its first statement
+                woken = step(held, end=1, start=2)
+                assert boundary.write(before_first, [woken])[0].answer == "go"
+            wait_for(lambda: world.query(_WAITS_FOR.format("relation = 'audit_events'::regclass")))
+            executor.cursor().execute("SELECT FROM runs FOR NO KEY UPDATE")
+        wait_for(lambda: world.query(_WAITS_FOR.format("locktype = 'transactionid'")))
+        begun = bound(
+            held,
+            parks=[StepPark(2, None)],
+            spawns=[Spawn(2, child, METRONOME, "ver_b", "{}")],
+            starts=[StepStart(3, "n3", "function", 1)],
+        )
+        assert boundary.write(executor, [begun])[0].answer == "go"
+    done = cancelling.result(PATIENCE)
+    assert (done.moved, done.in_flight) == (True, ("n3",))
+    assert [world.run(one)["status"] for one in (held.id, child)] == [CANCELLED, CANCELLED]
+    steps = world.steps(held.id)
+    assert [one["status"] for one in steps] == [COMPLETED, CANCELLED, RUNNING]
+    assert done.run.completed_at is not None
+    assert steps[2]["started_at"] < done.run.completed_at
+
+
+_WAITS_FOR = "SELECT 1 FROM pg_locks WHERE {} AND NOT granted"
+
+
+@contextmanager
+def _transaction(connection: RawConnection, begins: str = "SELECT 1") -> Iterator[None]:
+    """A transaction that begins so, and is committed in the end."""
+    connection.autocommit = False
+    try:
+        connection.cursor().execute(begins)
+        yield
+        connection.commit()
+    finally:
+        connection.rollback()
 
 
 def test_a_run_that_is_started_below_while_it_waits_is_cancelled_too(world: World) -> None:
