@@ -69,6 +69,7 @@ class Database:
     def __init__(self, url: str, *, pool_size: int = 5, owner: str = "") -> None:
         self.url = normalized(url)
         self._owner = owner
+        ours = {**_PATIENCE, "application_name": "metronome"}
         self._engine = create_engine(
             self.url,
             isolation_level="AUTOCOMMIT",
@@ -77,7 +78,8 @@ class Database:
             pool_timeout=10,
             json_serializer=_dumps,
             json_deserializer=orjson.loads,
-            connect_args={**_PATIENCE, "application_name": "metronome"},
+            # which would go before what the URL says
+            connect_args={name: ours[name] for name in ours if name not in self.url.query},
         )
 
     @contextmanager

@@ -16,8 +16,9 @@ from app.domain.retry import backoff
 from app.engine.frames import Frame, Loop, Parked
 from app.engine.holds import Hold
 from app.engine.nested import Nested
+from app.engine.pending import Pending
 from app.engine.walk import Walk
-from app.engine.writer import Writer
+from app.engine.writer import GaveUp, Writer
 from app.nodes.base import NodeKind, NodeLimits
 from app.store import boundary, leases, steps
 from app.store.boundary import Boundary, Move, StepStart, Verdict
@@ -69,6 +70,18 @@ class Course:
             self._stop(verdict)
             return False
         return True
+
+    def tell(self) -> bool:
+        """Write what has ended in a run that can't go on; False where it was let go instead."""
+        ends = self.walk.take_pending().ends
+        self.walk.pending = Pending(ends)  # nothing else begins or waits any more
+        try:
+            return self.flush()
+        except GaveUp:
+            raise
+        except Exception:  # then it is lost: the run must not be claimed again and again
+            log.exception("what has ended can't be written", extra=of(self.hold))
+            return True
 
     def still_ours(self) -> bool:
         """Ask the database in the middle of a short sleep; False where the run was let go."""

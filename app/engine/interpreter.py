@@ -65,15 +65,18 @@ class Interpreter:
 
     def drive(self, hold: Hold) -> None:
         """Take the held run as far as it goes, and let go of it. Raises GaveUp only."""
+        course: Course | None = None
         try:
             if hold.claimed.takeovers > MAX_TAKEOVERS:
                 return self._give_up(hold, _poisonous(hold.claimed.takeovers))
-            return self._drive(self._restore(hold))
+            course = self._restore(hold)
+            return self._drive(course)
         except GaveUp:
             raise
         except Exception as error:  # a run that we can't walk must not be claimed again and again
             log.exception("run can't go on", extra=of(hold))
-            return self._give_up(hold, f"internal error: {type(error).__name__}")
+            if course is None or course.tell():
+                self._give_up(hold, f"internal error: {type(error).__name__}")
 
     def _give_up(self, hold: Hold, error: str) -> None:
         self.nested.cancel(hold.claimed)

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 
 from app.store.boundary import Spawn, StepEnd, StepPark, StepStart
-from app.store.leases import NextNode
 
 RIDES = 50  # steps that have begun and ended at once, in one boundary
 RIDE_BYTES = 100_000  # of their outputs
@@ -30,25 +29,29 @@ class Pending:
 class Rides:
     """Steps that only computed, and come into the trace with the next boundary: see riding.py.
 
-    ``before`` is what was next ahead of the first of them, until they are in the trace: if the run
-    turns out to be stopped, nothing of them has happened. ``behind`` is the step that only computes
-    and was started last at a boundary.
+    ``before`` are the nodes that were next ahead of the first of them, whose seq is ``first``, and
+    ``rode`` those that have ridden since, until they are in the trace: if the run turns out to be
+    stopped, nothing of them has happened. ``behind`` is the step that only computes and was started
+    last at a boundary.
     """
 
     steps: list[StepStart] = field(default_factory=list)
-    before: list[NextNode] | None = None
+    before: list[str] | None = None
+    first: int = 0
+    rode: set[str] = field(default_factory=set)
     behind: int | None = None
     _bytes: int = 0
     _since: float = 0.0
 
-    def begin(self, nexts: list[NextNode]) -> None:
-        """The first of them is about to be added; ``nexts`` would have started else."""
-        self.before = nexts
+    def begin(self, ready: list[str], first: int) -> None:
+        """The first of them is about to be added, with that seq; ``ready`` would start else."""
+        self.before, self.first, self.rode = ready, first, set()
         self._bytes, self._since = 0, time.monotonic()
 
     def add(self, step: StepStart) -> None:
         """Add one that has begun and ended."""
         self.steps.append(step)
+        self.rode.add(step.node_id)
         self._bytes += len(step.output or "")
 
     def is_full(self) -> bool:

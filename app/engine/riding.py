@@ -90,11 +90,12 @@ def ride(
     if time.thread_time() - begun > QUICK_SECONDS:
         slow.add(course.claimed, node)
         return False
-    if walk.rides.before is None:
-        walk.rides.begin(walk.nexts())
     step = walk.start(
         walk.top, node, recorded, branch=outcome.branch, status=COMPLETED, output=text
     )
+    if walk.rides.before is None:
+        # only their names, since there may be a thousand: hardly ever does anybody ask for more
+        walk.rides.begin(walk.top.progress.ready(), step.seq)
     walk.rides.add(step)
     walk.started(walk.top, step)
     walk.top.settle(node, orjson.loads(text), outcome.branch)

@@ -139,20 +139,22 @@ class Walk:
 
     def nexts(self) -> list[NextNode]:
         """The nodes that would have started, for the trace of a cancelled run."""
-        if self.rides.before is not None:  # of what came since, nothing is in the trace
-            return self.rides.before
+        rides, first, rode = self.rides, self._next_seq, set[str]()
+        ready = ((frame, node) for frame in self.frames() for node in frame.progress.ready())
+        if rides.before is not None:  # of what came since, nothing is in the trace
+            first, rode = rides.first, rides.rode
+            ready = ((self.top, node) for node in rides.before)
         waiting = [
             (frame, node)
-            for frame in self.frames()
-            for node in frame.progress.ready()
+            for frame, node in ready
             if node not in frame.parked and node not in frame.loops and node not in frame.stopped
         ]
         return [
             NextNode(
-                self._next_seq + place,
+                first + place,
                 node,
                 self.graph.nodes[node].kind,
-                self.attempt(frame, node) + 1,
+                self.attempt(frame, node) + (node not in rode),
                 frame.loop_seq,
                 frame.iteration,
             )

@@ -297,18 +297,33 @@ def _verdict(boundary: Boundary, row: tuple[Any, ...]) -> Verdict:
 
 
 _RECORDED = """
-SELECT s.started_at, clock_timestamp() FROM steps s
-WHERE s.run_id = %s AND s.seq = %s AND s.node_id = %s
-  AND (s.lease_token = %s OR s.lease_token IS NULL AND s.status = %s)
+SELECT s.seq, s.started_at, r.lease_token IS NOT DISTINCT FROM %(token)s, clock_timestamp()
+FROM unnest(%(seqs)s::int[], %(nodes)s::text[], %(statuses)s::text[]) AS b (seq, node_id, status)
+JOIN steps s ON s.run_id = %(run_id)s AND s.seq = b.seq AND s.node_id = b.node_id
+    AND (s.lease_token = %(token)s OR s.lease_token IS NULL AND s.status = b.status)
+JOIN runs r ON r.id = s.run_id
+ORDER BY s.seq DESC LIMIT 1
 """
 
 
 def recorded(connection: RawConnection, boundary: Boundary) -> Verdict | None:
     """The verdict on a boundary with starts whose answer got lost; None where it never came in."""
-    last = boundary.starts[-1]
+    # What was passed over is recorded even where the run was out of time. What starts is missing
+    # then, and the lease is still there that a move would have ended.
+    first, last = boundary.starts[0], boundary.starts[-1]
+    values = {
+        "run_id": boundary.run_id,
+        "token": boundary.token,
+        "seqs": [first.seq, last.seq],
+        "nodes": [first.node_id, last.node_id],
+        "statuses": [first.status, last.status],
+    }
     with connection.cursor() as cursor:
-        cursor.execute(
-            _RECORDED, (boundary.run_id, last.seq, last.node_id, boundary.token, last.status)
-        )
+        cursor.execute(_RECORDED, values)
         row = cursor.fetchone()
-    return None if row is None else Verdict("go", RUNNING, row[0], row[1])
+    if row is None:
+        return None
+    seq, started_at, held, now = row
+    if seq != last.seq or (boundary.move is not None and held):
+        return Verdict("timed_out", RUNNING, None, now)
+    return Verdict("go", RUNNING, started_at, now)

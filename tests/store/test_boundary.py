@@ -427,3 +427,22 @@ def test_a_lost_answer_about_what_rode_is_found_again(world: World) -> None:
     again = boundary.recorded(connection, written)
     assert again is not None
     assert again.answer == "go"
+
+
+@pytest.mark.parametrize("move", [None, SLEEP.name])
+def test_a_lost_answer_to_a_run_that_is_out_of_time_is_found_again(
+    world: World, move: str | None
+) -> None:
+    """What was passed over before is in the trace: that alone is no go, and can't be told twice."""
+    held = world.in_flight()
+    world.execute("UPDATE runs SET deadline_at = clock_timestamp() - interval '1 second'")
+    steps = [StepStart(2, "n2", "note", 1, status=SKIPPED)]
+    if move is None:
+        steps.append(StepStart(3, "n3", "note", 1))
+    made = None if move is None else make_move(held, move)
+    written = bound(held, starts=steps, move=made)
+    connection = world.raw()
+    assert boundary.write(connection, [written])[0].answer == "timed_out"
+    again = boundary.recorded(connection, written)
+    assert again is not None
+    assert (again.answer, again.started_at) == ("timed_out", None)
