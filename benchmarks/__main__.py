@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-PROGRAMS = ("steps", "scaling", "http", "growth", "cancel", "peers")
+PROGRAMS = ("peers", "steps", "scaling", "http", "growth", "cancel")
 OUT = ROOT / "docs" / "performance"
 
 
