@@ -34,7 +34,7 @@ format: .venv/lint.stamp ## Format the code, and fix what can be fixed
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-bench: .venv/run.stamp .venv-bench/run.stamp ## Measure everything, beside others: an hour; ARGS=--quick
+bench: .venv/run.stamp .venv-bench/run.stamp ## Measure everything, beside others: half an hour; ARGS=--quick
 	@exec $(PY) -m benchmarks $(ARGS)
 
 stress: .venv/run.stamp ## Try for five minutes to break the promises; ARGS="--seconds 60"

@@ -17,7 +17,7 @@ from benchmarks.server import KEY, Bench, Plan, queue, server
 from benchmarks.workflows import definition
 from tests.processes import wait_for
 
-STOPPED_MS = 100.0
+STOPPED_MS = 20.0
 
 
 def _cancel(bench: Bench, plan: Plan, run_id: str) -> None:
