@@ -240,7 +240,6 @@ class Course:
                 spawns=pending.spawns,
                 move=move,
                 touches=touches,
-                rides=bool(rides),
             )
         )
         if verdict.answer == "go":

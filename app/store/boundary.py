@@ -23,7 +23,7 @@ from weakref import WeakSet
 import psycopg2.errors
 
 from app.db import RawConnection
-from app.domain.lifecycle import AWAIT_APPROVAL, MOVES, RUNNING, SLEEP
+from app.domain.lifecycle import AWAIT_APPROVAL, COMPLETED, MOVES, RUNNING, SLEEP
 from app.store.boundary_statement import FORMS, LEAN, PLAIN, SINGLE, WIDE, Form
 
 
@@ -130,9 +130,15 @@ class Boundary:
     # other runs that are locked with this one: the run above, where this one ends, and the root of
     # the tree, where it grows
     touches: Sequence[str] = ()
-    # Whether steps that have begun and ended are among the starts. Where they can't be recorded,
-    # since the run is out of time, nothing that follows from them is: only the ends are.
-    rides: bool = False
+
+    @property
+    def rides(self) -> bool:
+        """Whether steps that have begun and ended are among the starts.
+
+        Where they can't be recorded, since the run is out of time, nothing that follows from them
+        is: only the ends are.
+        """
+        return any(step.status == COMPLETED for step in self.starts)
 
     def size(self) -> int:
         """How many characters of JSON it carries, but for what is never long."""

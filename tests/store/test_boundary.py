@@ -377,7 +377,7 @@ def rode(held: Claimed, **fields: Any) -> Boundary:
         StepStart(3, "n3", "note", 1, status=SKIPPED),
     ]
     end = [StepEnd(1, COMPLETED, output='{"n": 1}')]
-    return bound(held, ends=end, starts=steps, rides=True, **fields)
+    return bound(held, ends=end, starts=steps, **fields)
 
 
 def test_a_step_that_rode_began_and_ended_at_its_boundary(world: World) -> None:

@@ -178,7 +178,6 @@ ALONE = {
     "a failure": {"ends": [StepEnd(1, FAILED, error="it's broken\\")], "move": Move("fail")},
     "a step that rode": {
         "starts": [StepStart(1, "n1", "note", 2, status=COMPLETED, output="{}")],
-        "rides": True,
     },
     "an end of the run": {"move": Move("complete", output='{"a": "%s $1"}')},
     "nothing": {},
