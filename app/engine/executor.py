@@ -287,6 +287,10 @@ class Executor:
         except (Disconnected, psycopg2.Error) as error:
             log.warning("could not sign off", extra={"error": str(error).strip()})
         self._lifeline.close(JOIN_SECONDS)
+        self._listener.close(JOIN_SECONDS)
+        self._writer.close()
+        self._link.close()
+        self._db.close()
         log.info("executor ended", extra={"executorId": self.id})
 
     def _await_workers(self, seconds: float) -> None:

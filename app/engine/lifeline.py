@@ -13,13 +13,13 @@ executors that hang. See app/store/liveness.py.
 from __future__ import annotations
 
 import logging
-import select
 import socket
 import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from multiprocessing.connection import wait  # unlike select, above 1,023 descriptors too
 
 import psycopg2
 from psycopg2.errors import QueryCanceled
@@ -197,9 +197,8 @@ class Lifeline:
         Meanwhile whoever nudges the watch is heard.
         """
         until = None if seconds is None else time.monotonic() + seconds
-        sockets = [self._bell.fileno()]
-        if connection is not None:
-            sockets.append(connection.fileno())
+        bell, talk = self._bell.fileno(), None if connection is None else connection.fileno()
+        heard = [bell] if talk is None else [bell, talk]
         while not self._closing.is_set():
             left = None if until is None else until - time.monotonic()
             if left is not None and left <= 0:
@@ -207,10 +206,10 @@ class Lifeline:
             if self._news.is_set():
                 self._cut()
                 left = RETAKE_SECONDS if left is None else min(left, RETAKE_SECONDS)
-            ready, _, _ = select.select(sockets, [], [], left)
-            if sockets[0] in ready:
+            ready = wait(heard, left)
+            if bell in ready:
                 self._bell.recv(1000)
-            if sockets[-1] in ready and connection is not None:
+            if talk in ready:
                 return True
         return False
 
@@ -259,12 +258,12 @@ class Lifeline:
 
     def _look(self, connection: RawConnection, ring: Ring) -> None:
         poll = WATCH_SECONDS if self._listening() else POLL_SECONDS
-        wait = ring.wait(time.monotonic())
-        seconds = poll if wait is None else min(poll, wait)
+        due = ring.wait(time.monotonic())
+        seconds = poll if due is None else min(poll, due)
         watched = ring.next()
         if watched is None and ring.is_read:
             heard = self._news.wait(seconds)
-            if not heard and wait is None and self._listening():
+            if not heard and due is None and self._listening():
                 return  # alone, and a notification will tell of others
         with self._lock:
             news = self._news.is_set()

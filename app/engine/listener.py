@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
-import select
+import socket
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing.connection import wait  # unlike select, above 1,023 descriptors too
 
 import psycopg2
 
@@ -51,7 +52,7 @@ class Listener(threading.Thread):
         self._on_schedule = on_schedule
         self._on_executors = on_executors
         self._on_live = on_live
-        self._end_read, self._end_write = os.pipe()
+        self._bell, self._rope = socket.socketpair()
         self._ending = False
         self.live = False
 
@@ -62,14 +63,24 @@ class Listener(threading.Thread):
                 self._listen()
             except psycopg2.Error as error:
                 log.warning("notifications are off, polling", extra={"error": str(error).strip()})
+            except Exception:  # whatever it was: who polls must know that nothing is heard
+                log.exception("the listener stumbled")
             was_live, self.live = self.live, False
             if not self._ending:
-                select.select([self._end_read], [], [], 0.2 if was_live else RETRY_SECONDS)
+                wait([self._bell], 0.2 if was_live else RETRY_SECONDS)
 
     def end(self) -> None:
-        """Stop listening; the thread ends at once."""
+        """Stop listening; the thread ends at once, or after the connection that it opens."""
         self._ending = True
-        os.write(self._end_write, b"x")
+        self._rope.send(b"x")
+
+    def close(self, seconds: float) -> None:
+        """Wait for the end so long, and leave nothing open; after ``end``."""
+        if self.ident is not None:
+            self.join(seconds)
+        if not self.is_alive():
+            self._bell.close()
+            self._rope.close()
 
     def _listen(self) -> None:
         connection = self._db.raw(application_name="metronome listener")
@@ -100,12 +111,11 @@ class Listener(threading.Thread):
         """Wait for notifications and pass them on; True once ``probe`` has been heard."""
         until = time.monotonic() + PROBE_SECONDS
         while not self._ending:
-            wait = None if probe is None else until - time.monotonic()
-            if wait is not None and wait <= 0:
+            left = None if probe is None else until - time.monotonic()
+            if left is not None and left <= 0:
                 return False
-            sockets = [connection.fileno(), self._end_read]
-            ready, _, _ = select.select(sockets, [], [], wait)
-            if sockets[0] not in ready:
+            talk = connection.fileno()
+            if talk not in wait([talk, self._bell.fileno()], left):
                 continue
             connection.poll()
             heard = [(note.channel, note.payload) for note in connection.notifies]

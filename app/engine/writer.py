@@ -16,6 +16,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -111,6 +112,19 @@ class Writer:
                     self._pause(tries, error)
                     tries += 1
         finally:
+            self._side.put(link)
+
+    def close(self) -> None:
+        """Close the connections, but those that a worker uses which was left behind."""
+        with self._lock:
+            for lane in self._free:
+                lane.close()
+        unused: list[Link] = []
+        with suppress(queue.Empty):
+            while True:
+                unused.append(self._side.get_nowait())
+        for link in unused:
+            link.close()
             self._side.put(link)
 
     def _lead(self, lane: Link, own: _Ticket) -> None:

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ class Listener:
         """How many notifications have come, once there is one."""
         deadline = time.monotonic() + timeout
         while not self.connection.notifies and time.monotonic() < deadline:
-            select.select([self.connection], [], [], 0.1)
+            wait([self.connection.fileno()], 0.1)
             self.connection.poll()
         count = len(self.connection.notifies)
         self.connection.notifies.clear()

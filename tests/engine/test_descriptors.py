@@ -1,0 +1,60 @@
+"""File descriptors: an executor leaves none behind, and their numbers don't matter."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.engine.conftest import Lab, node
+from tests.processes import wait_for
+
+FDS = Path("/proc/self/fd")
+ABOVE = 1100  # select() knows descriptors up to 1,023
+
+
+@pytest.fixture
+def high_descriptors() -> Iterator[None]:
+    """Whatever is opened has a number that select() doesn't know."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = 2 * ABOVE
+    if hard not in (resource.RLIM_INFINITY,) and hard < room:
+        pytest.skip(f"not more than {hard} descriptors are allowed here")
+    if soft != resource.RLIM_INFINITY and soft < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    while opened[-1] < ABOVE:
+        opened.append(os.dup(opened[0]))
+    yield
+    for one in opened:
+        os.close(one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("high_descriptors")
+def test_an_executor_listens_and_is_watched_above_a_thousand_descriptors(lab: Lab) -> None:
+    first, second = lab.start(poll=600.0), lab.start(poll=600.0)
+    wait_for(lambda: first._listener.live and second._listener.live)
+    wait_for(lambda: first._lifeline._pid and second._lifeline._pid)
+    # Notified of, since nobody polls before the test would be given up.
+    lab.until(lab.queue(node("trigger"), node("end")), "completed")
+    assert first._listener.live
+    assert second._listener.live
+
+
+@pytest.mark.skipif(not FDS.is_dir(), reason="no /proc here that shows the descriptors")
+@pytest.mark.parametrize("listen", [True, False])
+def test_an_executor_that_has_ended_leaves_no_descriptor_open(lab: Lab, listen: bool) -> None:
+    def cycle() -> list[str]:
+        executor = lab.start(listen=listen)
+        lab.until(lab.queue(node("trigger"), node("end")), "completed")
+        lab.stop(executor)
+        return sorted(os.readlink(FDS / one) for one in os.listdir(FDS) if (FDS / one).is_symlink())
+
+    before = len(cycle())
+    for _ in range(3):
+        after = cycle()
+    assert len(after) <= before, after
