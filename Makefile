@@ -6,7 +6,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 PIP := PIP_USER=0 $(PY) -m pip --quiet --disable-pip-version-check --no-input install --no-compile --use-pep517
-WORKERS ?= 2
+WORKERS ?= 3# of the tests: one more than cores, since many of them wait
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test lint format bench stress clean

@@ -6,6 +6,7 @@ dies takes nothing along; should the controller be killed, the server ends with 
 
 from __future__ import annotations
 
+import gc
 import itertools
 import socket
 from collections.abc import Callable, Iterator
@@ -47,6 +48,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if server := config.stash.get(_SERVER, None):
         del config.stash[_SERVER]
         server.stop()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the thousands of tests, which all live to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -148,7 +147,6 @@ class Lab:
         self.risky.open.set()
         for executor, _ in list(self._executors):
             self.stop(executor)
-        gc.collect()  # their connections: a server has only so many
 
     def queue(self, *nodes: dict[str, Any], edges: str = "", **wanted: Any) -> Run:
         """Queue a run of these nodes; ``edges`` such as ``a>b b>c:yes``, by default a chain."""
