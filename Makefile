@@ -6,6 +6,9 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 PY := .venv/bin/python
 PIP := PIP_USER=0 $(PY) -m pip --quiet --disable-pip-version-check --no-input install --no-compile --use-pep517
+# Where nothing is to be written beside the sources, each of many processes would compile them anew.
+export PYTHONPYCACHEPREFIX = $(CURDIR)/.venv/pycache
+export PYTHONDONTWRITEBYTECODE =
 WORKERS ?= 3# of the tests: one more than cores, since many of them wait
 
 .DEFAULT_GOAL := help
