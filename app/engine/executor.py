@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 # to look again: that is one statement for both.
 LISTENING_POLL = 12.0
 LEAST_WAIT = 0.02  # seconds between two claims that found nothing
+MOST_WAIT = 0.2  # the same where something stays due that somebody else keeps locked
 RETRY_SECONDS = 1.0
 JOIN_SECONDS = 5.0
 LIFELINE_SECONDS = 2.0  # the most that the first claim waits for
@@ -89,6 +90,7 @@ class Executor:
         self._draining = threading.Event()
         self._only_polls = False  # nothing is known to be due before the next look
         self._unasked = False  # what is due next, since something was claimed
+        self._again = LEAST_WAIT  # after how long to claim again what was due and not to be had
         self._looked = 0.0  # when the monitor last did, and when we look again, in monotonic time
         self._looks_at = 0.0
         self._due_at = math.inf  # when a run is due, as the monitor saw
@@ -198,6 +200,8 @@ class Executor:
             for run in claimed:
                 self._clock.told(run.now)
                 self._work.put(self._holds.add(run))
+            if claimed or news:
+                self._again = LEAST_WAIT
             if any(run.deadline_at is not None for run in claimed):
                 self._monitor.nudge()
             if len(claimed) == idle:
@@ -215,6 +219,10 @@ class Executor:
         """How long to wait for what is due in so many seconds; None: for nothing that is known."""
         poll = self._poll()
         self._only_polls = due is None or due > poll
+        if due is not None and due <= 0:
+            wait, self._again = self._again, min(MOST_WAIT, 2 * self._again)
+            return wait
+        self._again = LEAST_WAIT
         return poll if due is None else max(LEAST_WAIT, min(poll, due))
 
     def _poll(self) -> float:

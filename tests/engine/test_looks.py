@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from app.db import RawConnection
-from app.engine.executor import LEAST_WAIT, Executor, Options
+from app.engine.executor import LEAST_WAIT, MOST_WAIT, Executor, Options
 from app.nodes.base import NodeLimits
 from app.store import leases
 from tests.engine.conftest import Lab, node
@@ -62,3 +63,18 @@ def test_what_is_due_next_is_asked_behind_the_first_boundary(
 
     assert executor._claim(news=False) > 10.0, "until the leases end"
     assert (len(executor._holds), len(asked)) == (2, 2)
+
+
+def test_what_somebody_keeps_locked_is_tried_ever_more_rarely(lab: Lab) -> None:
+    executor = _idle(lab.url)
+    run = lab.queue(node("gate"))
+    with lab.db.transaction() as connection:
+        connection.execute(text("SELECT 1 FROM runs WHERE id = :id FOR UPDATE"), {"id": run.id})
+        assert executor._claim(news=True) == LEAST_WAIT
+        waits = [executor._claim(news=False) for _ in range(6)]
+        assert waits == sorted(waits)
+        assert (waits[0], waits[-1]) == (2 * LEAST_WAIT, MOST_WAIT)
+        assert executor._claim(news=True) == LEAST_WAIT, "what is told of is tried at once"
+    assert executor._claim(news=False) > 10.0
+    assert len(executor._holds) == 1
+    assert executor._again == LEAST_WAIT
