@@ -3,9 +3,9 @@
 Steps a second of one executor process, with 1, 8, 32 and 64 threads, against the rate at which bare
 psycopg2 sends the same boundary statement with as many threads, one a commit: taken in turns on
 the same database, medians of the rounds. A run is ten function nodes whose function does nothing,
-so that what is measured is Metronome; and, with as many threads, ten nodes that only compute (a
-trigger, notes, transforms, an end). Then what an idle
-executor costs, and how soon it starts a run (benchmarks/rest.py).
+so that what is measured is Metronome; and, with as many threads, ten whose function says that it
+only computes, and ten built-in nodes that only compute (a trigger, notes, transforms, an end). Then
+what an idle executor costs, and how soon it starts a run (benchmarks/rest.py).
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def chain() -> dict[str, Any]:
     return {"nodes": nodes, "edges": edges}
 
 
-def functions() -> dict[str, Any]:
+def functions(name: str = "nothing") -> dict[str, Any]:
     """The definition: ten calls of a function that does nothing, one behind the other."""
     nodes = [
-        {"id": f"n{number}", "kind": "function", "config": {"functionName": "nothing"}}
+        {"id": f"n{number}", "kind": "function", "config": {"functionName": name}}
         for number in range(1, NODES + 1)
     ]
     edges = [{"source": f"n{number}", "target": f"n{number + 1}"} for number in range(1, NODES)]
@@ -127,6 +127,7 @@ def executor(
 def throughput(bench: Bench, *, rounds: int, threads: list[int], runs: int) -> list[Figure]:
     """Measure all in turns; the table and the figures."""
     calls, computing = Plan(bench, "calls", functions()), Plan(bench, "computing", chain())
+    pure = Plan(bench, "pure", functions("nothing_pure"))
     measured: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for _ in range(rounds):
         for count in threads:
@@ -134,13 +135,14 @@ def throughput(bench: Bench, *, rounds: int, threads: list[int], runs: int) -> l
             for name, measure, plan in (
                 ("psycopg2", raw, calls),
                 ("function nodes", executor, calls),
+                ("pure functions", executor, pure),
                 ("nodes that compute", executor, computing),
             ):
                 measured.setdefault((name, count), []).append(measure(bench, plan, count, size))
     rows, figures = [], []
     for count in threads:
         theirs = measured["psycopg2", count]
-        for name in ("psycopg2", "function nodes", "nodes that compute"):
+        for name in ("psycopg2", "function nodes", "pure functions", "nodes that compute"):
             taken = measured[name, count]
             ratio = median([a[0] / b[0] for a, b in zip(taken, theirs, strict=True)])
             values = [median([one[place] for one in taken]) for place in (0, 1)]

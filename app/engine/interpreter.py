@@ -146,7 +146,8 @@ class Interpreter:
         walk, hold, kind = course.walk, course.hold, self.kinds[node.kind]
         scope = frame.scope_of(node)
         rendered, recorded, refusal = self._render(node, scope)
-        if refusal is None and riding.may_ride(course, self.slow, kind, node):
+        pure = kind.is_pure(node.config)
+        if refusal is None and pure and riding.may_ride(course, self.slow, node):
             attempt, now = walk.attempt(frame, node.id) + 1, self.clock.now()
             step = walk.next_step_id
             context = self._context(course, frame, node, step, attempt, now, rendered)
@@ -166,7 +167,7 @@ class Interpreter:
         if verdict is None or verdict.started_at is None:
             return False
         walk.started(frame, start)
-        walk.rides.behind = start.seq if kind.pure else None
+        walk.rides.behind = start.seq if pure else None
         if connector is not None:
             walk.dispatched.add(start.seq)
         own = step_id(course.claimed.id, start.seq)

@@ -1,9 +1,9 @@
 """Nodes that only compute, and need no boundary of their own.
 
-Such a node (``NodeKind.pure``) is run ahead of the next boundary, which writes its step as one that
-began and ended at that moment, if the run is still running then. If it is not, it is as if the node
-had not run: nobody can tell, since it has no effect. So a chain of them costs one commit, and still
-nothing starts after a cancel was answered, and no step that is in the trace runs twice.
+Such a node (``NodeKind.is_pure``) is run ahead of the next boundary, which writes its step as one
+that began and ended at that moment, if the run is still running then. If it is not, it is as if the
+node had not run: nobody can tell, since it has no effect. So a chain of them costs one commit, and
+still nothing starts after a cancel was answered, and no step that is in the trace runs twice.
 
 Only on a straight way, so that what else there is to tell waits for nothing: no step has ended
 that did more than compute, nothing is parked or passed over, no loop goes on. Not after a take-over
@@ -26,6 +26,7 @@ from app.nodes.base import Context, NodeKind
 from app.store.leases import Claimed
 
 QUICK_SECONDS = 0.005  # of the processor
+WAIT_SECONDS = 0.5  # by the clock: many threads that compute let each other wait for a while
 KEPT = 10_000  # nodes that are known to be slow
 
 
@@ -51,12 +52,11 @@ def _key(claimed: Claimed, node: Node) -> tuple[str, int, str]:
     return claimed.version_id, claimed.version_revision, node.id
 
 
-def may_ride(course: Course, slow: Slow, kind: NodeKind, node: Node) -> bool:
-    """Whether nothing hangs on the moment at which ``node`` starts."""
+def may_ride(course: Course, slow: Slow, node: Node) -> bool:
+    """Whether nothing hangs on the moment at which ``node``, which is pure, starts."""
     walk, hold = course.walk, course.hold
     return (
-        kind.pure
-        and not course.claimed.takeovers
+        not course.claimed.takeovers
         and not hold.stop.is_set()
         and not slow.has(course.claimed, node)
         and walk.is_straight()
@@ -78,7 +78,7 @@ def ride(
     That is where it does not end well, or not soon. ``recorded`` is its input as JSON text.
     """
     walk = course.walk
-    begun = time.thread_time()
+    begun, since = time.thread_time(), time.monotonic()
     try:
         outcome = kind.run(context)
         if not isinstance(outcome, Done):
@@ -87,7 +87,7 @@ def ride(
         text = dumps(outcome.output, "output", max_bytes=limit) if outcome.output else "{}"
     except Exception:  # the usual way says what it was
         return False
-    if time.thread_time() - begun > QUICK_SECONDS:
+    if time.thread_time() - begun > QUICK_SECONDS or time.monotonic() - since > WAIT_SECONDS:
         slow.add(course.claimed, node)
         return False
     step = walk.start(

@@ -170,9 +170,14 @@ class NodeKind:
         """What the node needs of the deployment and does not find; None where it finds it."""
         return None
 
-    # Whether ``run`` only computes, at once: it has no effect, waits for nothing and asks nobody.
-    # The step of such a node may be written when it has ended: see engine/riding.py.
-    pure: ClassVar[bool] = False
+    pure: ClassVar[bool] = False  # every node of the kind is, whatever its config
+
+    def is_pure(self, config: Mapping[str, Any]) -> bool:
+        """Whether ``run`` only computes, at once: no effect, waits for nothing, asks nobody.
+
+        The step of such a node may be written when it has ended: see engine/riding.py.
+        """
+        return self.pure
 
     def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
         """Whether running the node again after a lost executor can do no harm."""

@@ -10,6 +10,7 @@ A package offers functions through the entry-point group ``metronome.functions``
         return {"width": payload["width"] // 2}
 
     resize.metronome_replay_safe = True # running it twice does no harm
+    resize.metronome_pure = True        # it only computes, in less than a few milliseconds
 
 Config: ``functionName`` or ``functionId`` (the entry point's name), and ``payload`` (any JSON with
 bindings) or ``payloadJson`` (a text that holds JSON with bindings). The step's output is what the
@@ -138,7 +139,8 @@ class Function(NodeKind):
     )
     rules = (one_of_them("functionName", "functionId"), json_or_text("payload"))
     replay_safe_where = (
-        "the function says metronome_replay_safe, or its connector is set to replaySafe"
+        "the function says metronome_replay_safe or metronome_pure, or its connector is set to"
+        " replaySafe"
     )
     bound = ("payload",)
 
@@ -155,14 +157,16 @@ class Function(NodeKind):
             yield Problem("config.functionName", "A function node needs functionName.")
 
     def replay_safe(self, config: Mapping[str, Any], limits: NodeLimits) -> bool:
-        """What the function's ``metronome_replay_safe`` says, or else the connector's settings."""
-        if not FUNCTIONS.has(_name(config)):
+        """What the function says, or else the connector's settings; what is pure is safe."""
+        name = _name(config)
+        if not FUNCTIONS.has(name):
             return replay_safe(limits.connectors, self.kind)
-        try:
-            function, _ = FUNCTIONS.find(_name(config))
-        except BaseException:  # its import may raise anything, and is reported by run
-            return False
-        return getattr(function, "metronome_replay_safe", False) is True
+        return _says(name, "metronome_replay_safe") or _says(name, "metronome_pure")
+
+    def is_pure(self, config: Mapping[str, Any]) -> bool:
+        """What the function's ``metronome_pure`` says; not with a timeout, which is for a wait."""
+        name = _name(config)
+        return FUNCTIONS.has(name) and _says(name, "metronome_pure") and "timeoutMs" not in config
 
     def connector(
         self, config: Mapping[str, Any], limits: NodeLimits, subtype: str | None = None
@@ -239,6 +243,15 @@ class Function(NodeKind):
         given = dispatch.run_input(context.scope)
         work = Work(self.kind, context.node_subtype, config, given, {})
         return dispatch.send(context, connector, work)
+
+
+def _says(name: str, what: str) -> bool:
+    """Whether the installed function says that of itself."""
+    try:
+        function, _ = FUNCTIONS.find(name)
+    except BaseException:  # its import may raise anything, and is reported by run
+        return False
+    return getattr(function, what, False) is True
 
 
 def _name(config: Mapping[str, Any]) -> str:

@@ -18,14 +18,16 @@ from app.db import Database
 from app.domain import retry
 from app.domain.models import Actor, Page, Run, Step, Transitioned
 from app.domain.outcomes import Done, Failed, Interrupted, Outcome
+from app.engine import pending, riding
 from app.engine.executor import Executor, Options
 from app.nodes import RUNNABLE
 from app.nodes.base import Context, NodeKind, NodeLimits
+from app.nodes.function import Functions
 from app.services import concurrency, metronomes, runs, starts, transitions
 from app.store.concurrency import Group
 from app.store.leases import DUE_CHANNEL
 from tests.connectors import connector
-from tests.processes import PATIENCE, wait_for
+from tests.processes import PATIENCE, ROOT, wait_for
 
 ACTOR = Actor("key_test", "user_test", "org_test")
 
@@ -255,6 +257,21 @@ def lab(db: Database, database_url: str) -> Iterator[Lab]:
     laboratory = Lab(db, database_url)
     yield laboratory
     laboratory.close()
+
+
+@pytest.fixture
+def functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The functions of tests/functions are installed."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "functions"))
+    monkeypatch.setattr("app.nodes.function.FUNCTIONS", Functions())
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine may be slow: only a test of time counts it."""
+    monkeypatch.setattr(pending, "RIDE_SECONDS", 3600.0)
+    monkeypatch.setattr(riding, "QUICK_SECONDS", 3600.0)
+    monkeypatch.setattr(riding, "WAIT_SECONDS", 3600.0)
 
 
 @pytest.fixture

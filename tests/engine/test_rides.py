@@ -11,15 +11,15 @@ import pytest
 from app.domain.models import Run
 from app.domain.outcomes import Done, Failed, Outcome
 from app.engine import pending, riding
-from app.engine.executor import Executor
 from app.engine.walk import Walk
 from app.ids import step_id
 from app.nodes.base import Context, NodeKind
 from app.services import transitions
-from app.store.boundary import Boundary, Verdict
+from app.store.boundary import Boundary
 from app.store.leases import NextNode
 from tests.engine.bodies import loop, lose, retry, round_and_end, sql
 from tests.engine.conftest import ACTOR, Lab, node
+from tests.engine.rides import starts, watched
 from tests.processes import PATIENCE, wait_for
 
 CHAIN = (
@@ -47,33 +47,6 @@ class Pure(NodeKind):
     def run(self, context: Context) -> Outcome:
         self.calls.append(context.step_id)
         return self.act()
-
-
-def watched(
-    executor: Executor, before: Callable[[Boundary], object] = lambda boundary: None
-) -> list[Boundary]:
-    """The boundaries that the executor writes; ``before`` is called ahead of each."""
-    write, seen = executor._writer.write, []
-
-    def told(boundary: Boundary) -> Verdict:
-        before(boundary)
-        seen.append(boundary)
-        return write(boundary)
-
-    executor._writer.write = told  # type: ignore[method-assign]
-    return seen
-
-
-def starts(boundaries: list[Boundary]) -> list[list[str]]:
-    """The nodes that each of them starts."""
-    return [[step.node_id for step in one.starts] for one in boundaries]
-
-
-@pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine may be slow: only a test of time counts it."""
-    monkeypatch.setattr(pending, "RIDE_SECONDS", 3600.0)
-    monkeypatch.setattr(riding, "QUICK_SECONDS", 3600.0)
 
 
 @pytest.mark.usefixtures("unhurried")

@@ -13,10 +13,9 @@ import pytest
 from app.domain.models import Run, Step
 from app.engine.course import TIMED_OUT
 from app.nodes.base import NodeLimits
-from app.nodes.function import Functions
 from tests.engine.bodies import Probe, asleep, inside, loop, lose, outline, sql, told, watch
 from tests.engine.conftest import Lab, node
-from tests.processes import ROOT, wait_for
+from tests.processes import wait_for
 
 LONG = 3600.0
 
@@ -25,13 +24,6 @@ LONG = 3600.0
 def probe(lab: Lab) -> Probe:
     """The node that keeps a diary, known to the lab's executors."""
     return watch(lab)
-
-
-@pytest.fixture
-def functions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The functions of tests/functions are installed."""
-    monkeypatch.syspath_prepend(str(ROOT / "tests" / "functions"))
-    monkeypatch.setattr("app.nodes.function.FUNCTIONS", Functions())
 
 
 @pytest.fixture

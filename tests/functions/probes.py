@@ -77,6 +77,21 @@ def fail_until(payload: dict[str, Any], context: Any) -> dict[str, Any]:
     return {"attempt": context.attempt}
 
 
+def sums(payload: dict[str, Any]) -> int:
+    """Add up ``numbers``; says that it only computes."""
+    return sum(payload["numbers"])
+
+
+def nothing_pure(payload: dict[str, Any]) -> dict[str, Any]:
+    """Do nothing, and say so."""
+    return {}
+
+
+def claims_to_compute(payload: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Like ``gated``, and says that it only computes, which is not true."""
+    return gated(payload, context)
+
+
 def _mark(path: str, context: Any) -> None:
     line = f"{time.time_ns()} {context.step_id} {context.node_id} {context.attempt}\n"
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -88,3 +103,6 @@ def _mark(path: str, context: Any) -> None:
 
 for _function in (nothing, text, touch_file, slow, deaf, gated, fatal, fail_until):
     _function.metronome_replay_safe = True  # type: ignore[attr-defined]
+nothing_pure.metronome_pure = True  # type: ignore[attr-defined]
+sums.metronome_pure = True  # type: ignore[attr-defined]
+claims_to_compute.metronome_pure = True  # type: ignore[attr-defined]

@@ -52,12 +52,19 @@ def finish(payload, context):
 def safe(payload):
     return {}
 safe.metronome_replay_safe = True
+def pure(payload):
+    return {}
+pure.metronome_pure = True
+def nearly(payload):
+    return {}
+nearly.metronome_pure = "yes"
 many = lambda *everything: len(everything)
 number = 5
 """
-NAMES = (
-    "echo about change value bad unserialisable big boom final leave wait finish safe many number"
-)
+NAMES = """
+echo about change value bad unserialisable big boom final leave wait finish safe pure nearly many
+number
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -160,6 +167,25 @@ def test_a_function_can_see_the_stop_signal(run: Run) -> None:
 def test_only_a_function_that_says_so_is_replay_safe() -> None:
     for name, safe in (("safe", True), ("echo", False), ("gone", False), ("broken", False)):
         assert REGISTRY["function"].replay_safe({"functionName": name}, NodeLimits()) is safe
+
+
+@pytest.mark.parametrize(
+    ("config", "pure"),
+    [
+        ({"functionName": "pure"}, True),
+        ({"functionName": "pure", "timeoutMs": 100}, False),  # it is expected to wait
+        ({"functionName": "nearly"}, False),
+        ({"functionName": "safe"}, False),
+        ({"functionName": "broken"}, False),
+        ({"functionName": "gone"}, False),
+        ({}, False),
+    ],
+)
+def test_only_a_function_that_says_so_only_computes(config: dict[str, Any], pure: bool) -> None:
+    function = REGISTRY["function"]
+    assert function.is_pure(config) is pure
+    if pure:
+        assert function.replay_safe(config, NodeLimits())
 
 
 @pytest.mark.parametrize(
