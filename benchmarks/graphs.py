@@ -179,6 +179,7 @@ class Maker:
         kinds: list[tuple[float, Callable[[], tuple[str, Config]]]] = [
             (3, lambda: ("note", {})),
             (2, lambda: ("transform", {"output": {"n": "{{ trigger.input.n }}"}})),
+            (3, self._pure),
             (5, self._function),
             (4, self._unsafe),
             (2, self._failing),
@@ -196,6 +197,10 @@ class Maker:
     def _function(self) -> tuple[str, Config]:
         name = self._random.choice(("touch_file", "slow", "deaf"))
         return self._called(name, seconds=self._random.choice((0.0, 0.02, 0.2)))
+
+    def _pure(self) -> tuple[str, Config]:
+        payload = {"numbers": ["{{ trigger.input.n }}", 1]}
+        return "function", {"functionName": "sums", "payload": payload}
 
     def _unsafe(self) -> tuple[str, Config]:
         return self._called("unsafe", seconds=self._random.choice((0.05, 0.3, 0.8)))
