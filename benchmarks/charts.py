@@ -11,7 +11,7 @@ WIDTH = 760
 LEFT, RIGHT = 150, 96  # of the bars: for the names, and for the numbers behind the bars
 BAR, GAP = 15, 14  # heights: of a bar, and between two groups
 TOP = 88
-COLOURS = ("#2f81f7", "#2da44e", "#a371f7")
+COLOURS = ("#2f81f7", "#2da44e", "#a371f7", "#d4a72c")
 
 _STYLE = """
 text { font: 12px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #1f2328 }

@@ -22,7 +22,7 @@ from typing import Any
 from app.domain.models import Page
 from app.store import cancels, leases, run_list, runs, trace
 from app.store.run_list import RunFilter
-from benchmarks import filling, report
+from benchmarks import filling, pictures, report
 from benchmarks.report import Figure, median, percentile
 from benchmarks.server import Bench, Plan, Server, queue, server
 
@@ -267,6 +267,8 @@ def main() -> int:
         figures, data = run(postgres, sizes=sizes, rounds=rounds, count=count)
     report.conclude(figures)
     report.save(options.json, {"growth": {**data, "figures": report.as_data(figures)}})
+    p50 = {name: one["p50Ms"] for name, one in data["operations"].items()}
+    report.draw(options.json, pictures.growth(p50))
     return 0
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import bare, load, report
+from benchmarks import bare, load, pictures, report
 from benchmarks.load import Load, drive
 from benchmarks.report import Figure, median, percentile
 from benchmarks.server import KEY, Bench, Plan, Server, queue, server
@@ -214,6 +214,7 @@ def main() -> int:
     report.conclude(figures)
     data = {"requests": measured, "roundTrips": trips, "figures": report.as_data(figures)}
     report.save(options.json, {"http": data})
+    report.draw(options.json, pictures.http(measured))
     return 0
 
 

@@ -77,6 +77,12 @@ def save(path: str | None, measured: Mapping[str, object]) -> None:
         Path(path).write_text(f"{json.dumps(measured, indent=2)}\n")
 
 
+def draw(path: str | None, picture: str) -> None:
+    """Write a chart beside the JSON of ``path``, as SVG."""
+    if path is not None:
+        Path(path).with_suffix(".svg").write_text(picture)
+
+
 def as_data(figures: Sequence[Figure]) -> dict[str, object]:
     """Figures by name, for ``save``."""
     return {one.name: {"value": one.value, "target": one.target, "met": one.met} for one in figures}

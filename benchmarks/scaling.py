@@ -18,12 +18,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report, steps
+from benchmarks import pictures, report, steps
 from benchmarks.report import Figure, median
 from benchmarks.server import Bench, Plan, server
 
 NO_LOSS = 0.9  # of one process's steps a second, by two on the same cores
 Case = tuple[str, Callable[[], float]]
+Tables = dict[str, dict[str, float]]  # steps a second by what grows, and how far
 
 
 def calls(nodes: int, size: int = 0) -> dict[str, Any]:
@@ -36,8 +37,10 @@ def calls(nodes: int, size: int = 0) -> dict[str, Any]:
     return {"nodes": made, "edges": edges}
 
 
-def in_turns(title: str, heads: Sequence[str], cases: Sequence[Case], rounds: int) -> list[float]:
-    """Measure each case ``rounds`` times, print a table; the medians."""
+def in_turns(
+    tables: Tables, title: str, unit: str, cases: Sequence[Case], rounds: int
+) -> list[float]:
+    """Measure each case ``rounds`` times, print a table; the medians, also kept in ``tables``."""
     taken: list[list[float]] = [[] for _ in cases]
     for number in range(rounds):
         order = range(len(cases)) if number % 2 == 0 else reversed(range(len(cases)))
@@ -47,11 +50,12 @@ def in_turns(title: str, heads: Sequence[str], cases: Sequence[Case], rounds: in
     rows = [
         (name, value, value / medians[0]) for (name, _), value in zip(cases, medians, strict=True)
     ]
-    report.table(f"{title} (medians of {rounds})", (*heads, "steps/s", "ratio"), rows)
+    report.table(f"{title} (medians of {rounds})", (unit, "steps/s", "ratio"), rows)
+    tables[unit] = {name: value for (name, _), value in zip(cases, medians, strict=True)}
     return medians
 
 
-def executors(bench: Bench, rounds: int, runs: int) -> list[Figure]:
+def executors(bench: Bench, tables: Tables, rounds: int, runs: int) -> list[Figure]:
     """1, 2 and 4 processes, 32 threads together."""
     plan = Plan(bench, "executors", calls(10))
 
@@ -61,15 +65,16 @@ def executors(bench: Bench, rounds: int, runs: int) -> list[Figure]:
         ]
 
     one, two, _ = in_turns(
+        tables,
         "Executor processes, of 32 threads together",
-        ("executors",),
+        "executors",
         [case(count) for count in (1, 2, 4)],
         rounds,
     )
     return [report.at_least("steps/s of two executors, of one's", two / one, NO_LOSS)]
 
 
-def threads(bench: Bench, rounds: int, runs: int) -> list[Figure]:
+def threads(bench: Bench, tables: Tables, rounds: int, runs: int) -> list[Figure]:
     """1 to 64 threads in one process."""
     plan = Plan(bench, "threads", calls(10))
 
@@ -78,15 +83,16 @@ def threads(bench: Bench, rounds: int, runs: int) -> list[Figure]:
         return str(count), lambda: steps.executor(bench, plan, count, size)[0]
 
     taken = in_turns(
+        tables,
         "Threads of one executor",
-        ("threads",),
+        "threads",
         [case(count) for count in (1, 2, 4, 8, 16, 32, 64)],
         rounds,
     )
     return [Figure("steps/s of 64 threads, of one's", f"{taken[-1] / taken[0]:.1f}")]
 
 
-def graphs(bench: Bench, rounds: int, runs: int) -> list[Figure]:
+def graphs(bench: Bench, tables: Tables, rounds: int, runs: int) -> list[Figure]:
     """Graphs of 10, 100 and 1,000 nodes, as many steps in all."""
 
     def case(nodes: int) -> Case:
@@ -94,12 +100,12 @@ def graphs(bench: Bench, rounds: int, runs: int) -> list[Figure]:
         return f"{nodes:,}", lambda: steps.executor(bench, plan, 16, count, nodes=nodes)[0]
 
     taken = in_turns(
-        "Nodes of a graph, 16 threads", ("nodes",), [case(n) for n in (10, 100, 1_000)], rounds
+        tables, "Nodes of a graph, 16 threads", "nodes", [case(n) for n in (10, 100, 1_000)], rounds
     )
     return [Figure("steps/s of 1,000 nodes, of 10's", f"{taken[2] / taken[0]:.2f}")]
 
 
-def outputs(bench: Bench, rounds: int, runs: int) -> list[Figure]:
+def outputs(bench: Bench, tables: Tables, rounds: int, runs: int) -> list[Figure]:
     """Outputs of 1 kB to 1 MB."""
 
     def case(size: int) -> Case:
@@ -109,7 +115,7 @@ def outputs(bench: Bench, rounds: int, runs: int) -> list[Figure]:
 
     sizes = (1_000, 10_000, 100_000, 1_000_000 - 1_000)
     taken = in_turns(
-        "Bytes of each output, 16 threads", ("bytes",), [case(size) for size in sizes], rounds
+        tables, "Bytes of each output, 16 threads", "bytes", [case(size) for size in sizes], rounds
     )
     rate = taken[-1] * sizes[-1] / 1e6
     return [Figure("outputs of 1 MB, written a second", f"{rate:.0f} MB")]
@@ -124,12 +130,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     options = parser.parse_args()
     rounds, runs = (1, 20) if options.quick else (options.rounds, options.runs)
-    figures = []
+    figures, tables = [], Tables()
     with server() as postgres, postgres.bench() as bench:
         for measure in (executors, threads, graphs, outputs):
-            figures += measure(bench, rounds, runs)
+            figures += measure(bench, tables, rounds, runs)
     report.conclude(figures)
-    report.save(options.json, {"scaling": report.as_data(figures)})
+    report.save(options.json, {"scaling": {"tables": tables, "figures": report.as_data(figures)}})
+    report.draw(options.json, pictures.scaling(tables))
     return 0
 
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import pictures
 from benchmarks.charts import LEFT, RIGHT, WIDTH, Bar, Group, bars
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -49,6 +50,16 @@ def test_no_bar_leaves_the_picture(values: tuple[float | None, ...], log: bool) 
     widths = _bars(_chart(*values, log=log))
     assert len(widths) == len(values)
     assert all(0 <= width <= WIDTH - LEFT - RIGHT for width in widths)
+
+
+def test_what_grows_has_a_colour_of_its_own() -> None:
+    kinds = ("executors", "threads", "nodes", "bytes")
+    text = pictures.scaling({kind: {"1": 50.0, "1,000": 100.0} for kind in kinds})
+    widths = _bars(text)
+    assert widths[1::2] == pytest.approx([2 * width for width in widths[::2]], abs=0.01)
+    assert len({one.get("fill") for one in _drawn(text).iter(f"{SVG}rect")} - {None}) == 4
+    shown = "".join(_drawn(text).itertext())
+    assert all(name in shown for name in ("1 executor", "1,000 threads", "by nodes", "1 byte"))
 
 
 def test_names_are_escaped() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.processes import PATIENCE, ROOT
 
 
-def _quick(name: str) -> str:
+def _quick(name: str, *options: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
+        [sys.executable, "-m", f"benchmarks.{name}", "--quick", *options],
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if key != "DATABASE_URL"},
         capture_output=True,
@@ -33,9 +35,15 @@ def _quick(name: str) -> str:
         ("cancel", ["http node ends", "delay node ends"]),
     ],
 )
-def test_a_benchmark_prints_its_figures(name: str, figures: list[str]) -> None:
-    told = _quick(name).partition("Figures")[2]
+def test_a_benchmark_prints_its_figures_and_keeps_them(
+    name: str, figures: list[str], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept.json"
+    told = _quick(name, "--json", str(kept)).partition("Figures")[2]
     assert all(figure in told for figure in figures), told
+    assert json.loads(kept.read_text())[name]
+    if name in ("http", "growth"):
+        assert kept.with_suffix(".svg").read_text().startswith("<svg")
 
 
 @pytest.mark.parametrize("name", ["stress", "crash"])
