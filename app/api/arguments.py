@@ -15,6 +15,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from app.domain.errors import Invalid
 
+_NO_CODING = frozenset({"", "identity"})
 _SHOWN = 3  # fields that the message names; the details have all
 
 
@@ -39,6 +40,19 @@ class Arguments(FlaskParser):
             raise BadRequest("the body must be a JSON object")
         return body
 
+    def load_querystring(self, req: flask.Request, schema: ma.Schema) -> Any:
+        """The query's parameters. One that is no list comes once: which is meant can't be told."""
+        several = {
+            field.data_key for field in schema.fields.values() if isinstance(field, ma.fields.List)
+        }
+        twice = [
+            name for name, values in req.args.lists() if len(values) > 1 and name not in several
+        ]
+        if twice:
+            told = "comes more than once in the query"
+            raise Invalid(f"{twice[0]}: {told}", details={name: [told] for name in twice})
+        return super().load_querystring(req, schema)
+
     def handle_error(
         self,
         error: ma.ValidationError,
@@ -59,7 +73,10 @@ class Arguments(FlaskParser):
 
 
 def whole_body(req: flask.Request) -> bytes:
-    """The body as it came. Raises RequestEntityTooLarge."""
+    """The body as it came. Raises RequestEntityTooLarge, or UnsupportedMediaType if compressed."""
+    coding = req.headers.get("Content-Encoding", "identity")
+    if coding.strip().lower() not in _NO_CODING:
+        raise UnsupportedMediaType("send the body as it is: without `Content-Encoding`")
     raw = req.get_data()
     # Of a chunked body, werkzeug reads as much as is allowed and says nothing of the rest.
     limit = req.max_content_length

@@ -101,9 +101,7 @@ class Blueprint(flask_smorest.Blueprint):  # type: ignore[misc]
                 raise TypeError(f"{method} {path} does not say what it needs")
             needs = needs or Permission.READ
         if body is not None:
-            codes |= {400, 413, 422}
-            if not getattr(body, "any_media_type", False):
-                codes.add(415)
+            codes |= {400, 413, 415, 422}
         if query is not None:
             codes.add(422)
         if needs_key and "<" in f"{self.url_prefix}{path}":

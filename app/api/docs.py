@@ -37,7 +37,7 @@ _REFUSALS = {
     412: "It has changed: its ETag is none of those in If-Match.",
     413: "The body is too big.",
     414: "The path and the query are longer than 8,190 bytes.",
-    415: "The body is not sent as JSON.",
+    415: "The body is not sent as JSON, or is compressed.",
     422: "A field or query parameter is not acceptable; `details` names it.",
     431: "A header is longer than 8,190 bytes, or there are more than 100 of them.",
     500: "A fault of the server's; its log has more under the `requestId`.",

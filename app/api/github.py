@@ -69,7 +69,7 @@ _BODY = {
     InboundAnswer,
     query=GithubQuery,
     told="What the event came to, for each workflow that listens for GitHub's events.",
-    refuses=[400, 413],
+    refuses=[400, 413, 415],
     takes=_HEADERS,
 )
 @github.doc(requestBody=_BODY)  # type: ignore[untyped-decorator]

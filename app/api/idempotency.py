@@ -24,10 +24,14 @@ IDEMPOTENCY_KEY: Final[Mapping[str, Any]] = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY, "pattern": "^[!-~]+$"},
 }
 HEADERS: Final[Mapping[str, Any]] = {
+    "Location": {
+        "description": "The path of what was created; only where this request did it.",
+        "schema": {"type": "string"},
+    },
     REPLAY: {
         "description": "`true` where the key was used before: the answer shows what is there.",
         "schema": {"type": "string", "enum": ["true"]},
-    }
+    },
 }
 
 _KEY = re.compile(rf"[!-~]{{1,{MAX_KEY}}}")
@@ -51,6 +55,10 @@ def key(in_body: str | None) -> str | None:
     raise Invalid(f"{HEADER}: {told}", details={HEADER: [told]})
 
 
-def headers(created: bool) -> dict[str, str]:
-    """The headers of the answer, which tell whether anything was created by this request."""
-    return {} if created else {REPLAY: "true"}
+def headers(created: bool, metronome_id: str, *below: str) -> dict[str, str]:
+    """The headers of the answer, which tell whether anything was created by this request.
+
+    And where it is: the workflow, or what is ``below`` it, as in ``"runs", run.id``.
+    """
+    path = "/".join(("/v1/metronomes", metronome_id, *below))
+    return {"Location": path} if created else {REPLAY: "true"}

@@ -86,7 +86,7 @@ def create_metronome(body: dict[str, Any]) -> Response:
     """
     key = idempotency.key(body.pop("idempotency_key", None))
     made, new = service.create_once(db(), actor(), body, key=key)
-    return _answer(made, 201 if new else 200, idempotency.headers(new))
+    return _answer(made, 201 if new else 200, idempotency.headers(new, made.id))
 
 
 @metronomes.operation(

@@ -1,4 +1,7 @@
-"""Each request has an id and leaves one line in the log. Headers and bodies are never logged."""
+"""Each request has an id and leaves one line in the log. Headers and bodies are never logged.
+
+No answer is to be kept by anybody on its way: traces hold what is nobody else's business.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +40,7 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers[HEADER] = request_id()
+    response.headers.setdefault("Cache-Control", "no-store")
     args = request.view_args or {}
     log.log(
         logging.DEBUG if request.path in _QUIET else logging.INFO,

@@ -77,7 +77,8 @@ def create_run(body: starts.RunRequest, metronome_id: str) -> Response:
     """
     wanted = replace(body, idempotency_key=idempotency.key(body.idempotency_key))
     run, new = starts.create(db(), actor(), metronome_id, wanted, tell=tell_due, free=free_places)
-    return dump.answer({"data": dump.run(run)}, 201 if new else 200, idempotency.headers(new))
+    told = idempotency.headers(new, run.metronome_id, "runs", run.id)
+    return dump.answer({"data": dump.run(run)}, 201 if new else 200, told)
 
 
 @runs.operation("GET", "/<runId>", RunAnswer, query=RunQuery, proves_key=True)

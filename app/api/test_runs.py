@@ -94,4 +94,5 @@ def _with_key(run: starts.RunRequest) -> starts.RunRequest:
 
 
 def _answer(run: Run, new: bool) -> Response:
-    return dump.answer({"data": dump.run(run)}, 201 if new else 200, idempotency.headers(new))
+    told = idempotency.headers(new, run.metronome_id, "runs", run.id)
+    return dump.answer({"data": dump.run(run)}, 201 if new else 200, told)

@@ -150,5 +150,5 @@ def test_trigger(body: service.Trial, metronome_id: str) -> Response:
 
 def _outcome(found: service.Outcome) -> Response:
     data = dump.delivered(found.event, found.run, found.mismatch)
-    status = 201 if found.new else 200
-    return dump.answer({"data": data}, status, idempotency.headers(found.new))
+    told = idempotency.headers(found.new, found.run.metronome_id, "runs", found.run.id)
+    return dump.answer({"data": data}, 201 if found.new else 200, told)

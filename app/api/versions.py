@@ -74,7 +74,8 @@ def create_version(body: dict[str, Any], metronome_id: str) -> Response:
         description=body.get("description"),
         idempotency_key=idempotency.key(body.get("idempotency_key")),
     )
-    return dump.answer({"data": dump.version(saved)}, 201 if new else 200, idempotency.headers(new))
+    told = idempotency.headers(new, metronome_id, "versions", saved.id)
+    return dump.answer({"data": dump.version(saved)}, 201 if new else 200, told)
 
 
 @versions.operation("GET", "/<versionId>", VersionAnswer, query=VersionQuery)

@@ -13,6 +13,7 @@ COMMANDS = {
     "executor": ("app.cli.server", "executor", "Run one executor process."),
     "keys": ("app.cli.keys", "keys", "Create, list and revoke API keys."),
     "webhooks": ("app.cli.webhooks", "webhooks", "Create, list and revoke webhooks' secrets."),
+    "purge": ("app.cli.purge", "purge", "Delete runs that ended long ago."),
     "demo": ("app.cli.demo", "demo", "Watch a run being cancelled."),
     "metronomes": ("app.cli.metronomes", "metronomes", "List and create workflows."),
     "versions": ("app.cli.versions", "versions", "Save, compare and publish versions."),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
@@ -76,6 +77,43 @@ def test_another_content_type_is_415(api: Caller, method: str, path: str) -> Non
     for kind in ("application/json; charset=utf-8", "application/merge-patch+json"):
         answer = api.send(method, path, data=b'{"zzz": 1}', content_type=kind)
         refused(answer, 422, "invalid")
+
+
+@pytest.mark.parametrize(("method", "path"), WRITES)
+def test_a_compressed_body_is_415_and_says_why(api: Caller, method: str, path: str) -> None:
+    path = path.format(**paths(api))
+    packed = gzip.compress(b'{"name": "n"}')
+    answer = api.send(
+        method,
+        path,
+        data=packed,
+        content_type="application/json",
+        headers={"Content-Encoding": "gzip"},
+    )
+    assert "Content-Encoding" in refused(answer, 415, "unsupported_media_type")["message"]
+    plain = api.send(
+        method,
+        path,
+        data=b'{"zzz": 1}',
+        content_type="application/json",
+        headers={"Content-Encoding": "identity"},
+    )
+    refused(plain, 422, "invalid")
+
+
+def test_a_parameter_that_comes_twice_is_named(api: Caller) -> None:
+    runs = api.new_run().rpartition("/")[0]
+    for query in ("limit=1&limit=2", "createdAfter=x&createdAfter=y", "q=a&q=a"):
+        name = query.partition("=")[0]
+        body = refused(api.get(f"{runs}?{query}"), 422, "invalid")
+        assert body["details"] == {name: ["comes more than once in the query"]}
+
+
+def test_no_answer_is_to_be_kept_on_its_way(api: Caller, nobody: Caller) -> None:
+    run = api.new_run()
+    answers = (api.get(run), api.post(f"{run}/cancel"), nobody.get("/v1/metronomes"))
+    for answer in (*answers, nobody.get("/healthz"), nobody.get("/readyz")):
+        assert answer.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)

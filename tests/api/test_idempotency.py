@@ -36,6 +36,28 @@ def test_the_second_request_creates_nothing(api: Caller, db: Database) -> None:
     assert states.count(db, created) == 1
 
 
+def test_what_was_created_is_found_where_the_answer_says(api: Caller) -> None:
+    made = send(api)
+    path = made.headers["Location"]
+    assert data(api.get(path)) == data(made, 201)
+    assert "Location" not in send(api).headers
+    function = {"id": "call", "kind": "trigger", "subtype": "function", "config": {"slug": "s"}}
+    nodes = {"nodes": [function, {"id": "e", "kind": "end"}]}
+    callable_ = {**nodes, "edges": [{"source": "call", "target": "e"}]}
+    assert api.post(f"{path}/publish", {"definition": callable_}).status_code == 200
+    for below, body in (
+        ("runs", {}),
+        ("test-run", {}),
+        ("versions", {"definition": DEFINITION}),
+        ("triggers/function/s", {"payload": {}}),
+        ("triggers/test", {"triggerType": "function", "payload": {}}),
+    ):
+        answer = api.post(f"{path}/{below}", body)
+        created = data(answer, 201)
+        found = data(api.get(answer.headers["Location"]))
+        assert found["id"] == created.get("run", created)["id"]
+
+
 def test_the_key_may_stand_in_the_body(api: Caller) -> None:
     first = data(api.post("metronomes", {**BODY, "idempotencyKey": "k1"}), 201)
     assert data(send(api)) == first
