@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import itertools
 import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,19 @@ def example(tmp_path: Path) -> Iterator[Example]:
     made = Example(tmp_path)
     yield made
     made.stop()
+
+
+@pytest.fixture
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> Callable[[], AbstractContextManager[None]]:
+    """``with no_thread():`` the system refuses to start another thread."""
+
+    @contextmanager
+    def refusing() -> Iterator[None]:
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", refuse)
+            yield
+
+    return refusing

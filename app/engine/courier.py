@@ -137,12 +137,12 @@ class Courier(threading.Thread):
         )
 
     def _hand_out(self, notice: Notice) -> None:
-        self._busy[notice.connector] += 1
-        if self._busy.total() > len(self._threads):
+        if self._busy.total() >= len(self._threads):
             name = f"courier-{len(self._threads)}"
             thread = threading.Thread(target=self._deliver, name=name, daemon=True)
+            thread.start()  # where the system has none left, the claim of the message ends
             self._threads.append(thread)
-            thread.start()
+        self._busy[notice.connector] += 1
         self._work.put(notice)
 
     def _deliver(self) -> None:

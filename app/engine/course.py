@@ -213,10 +213,15 @@ class Course:
         return self._let_go()
 
     def _let_go(self) -> None:
-        run_id, token, nexts = self.claimed.id, self.claimed.token, self.walk.nexts()
+        claimed, nexts = self.claimed, self.walk.nexts()
         self._writer.run(
             lambda connection: leases.let_go(
-                connection, run_id, token, nexts=nexts, error="interrupted: the run was stopped"
+                connection,
+                claimed.id,
+                claimed.token,
+                nexts=nexts,
+                base_seq=claimed.base_seq,
+                error="interrupted: the run was stopped",
             )
         )
 

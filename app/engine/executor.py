@@ -165,8 +165,8 @@ class Executor:
         while not self._draining.is_set():
             wait = self._claim(news=woken)
             self._looks_at = time.monotonic() + wait
-            woken = self._wake.wait(wait)
-            self._wake.clear()
+            if woken := self._wake.wait(wait):  # else whoever comes just now wakes us at once
+                self._wake.clear()
         self._drain()
 
     def drain(self) -> None:

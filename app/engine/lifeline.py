@@ -266,8 +266,8 @@ class Lifeline:
             if not heard and due is None and self._listening():
                 return  # alone, and a notification will tell of others
         with self._lock:
-            news = self._news.is_set()
-            self._news.clear()
+            if news := self._news.is_set():
+                self._news.clear()
             watched = None if news else watched
             self._waiting = None if watched is None else (connection, time.monotonic())
         pid = self._pid

@@ -90,7 +90,11 @@ class Monitor(threading.Thread):
     def run(self) -> None:
         """Do the chores until ``end``."""
         while not self._ending:
-            wait = self._round()
+            try:
+                wait = self._round()
+            except Exception:  # whatever it was, leases that nobody renews are taken over
+                log.exception("the monitor stumbled")
+                wait = RETRY_SECONDS
             self._wake.wait(wait)
             self._wake.clear()
         self._link.close()
@@ -110,6 +114,9 @@ class Monitor(threading.Thread):
                 self._due[chore] = time.monotonic() + chore()
             except (Disconnected, psycopg2.Error) as error:
                 log.warning("a chore failed", extra={"error": str(error).strip()})
+                self._due[chore] = time.monotonic() + RETRY_SECONDS
+            except Exception:  # of one chore; the others must not wait for it
+                log.exception("a chore stumbled")
                 self._due[chore] = time.monotonic() + RETRY_SECONDS
         left = min(due for due in self._due.values()) - time.monotonic()
         return max(0.01, left if deadline is None else min(left, deadline))

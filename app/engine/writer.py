@@ -112,7 +112,12 @@ class Writer:
                     self._pause(tries, error)
                     tries += 1
         finally:
+            self._lay_down(link)
             self._side.put(link)
+
+    def _lay_down(self, link: Link) -> None:
+        if self.closing.is_set():  # by a worker that was left behind: nobody closes it later
+            link.close()
 
     def close(self) -> None:
         """Close the connections, but those that a worker uses which was left behind."""
@@ -135,6 +140,7 @@ class Writer:
         with self._lock:
             heir = self._waiting.popleft() if self._waiting else None
             if heir is None:
+                self._lay_down(lane)
                 self._free.append(lane)
             else:
                 heir.lane = lane

@@ -50,10 +50,16 @@ class DueNotifier:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._run, name="due-notifier", daemon=True
-                    )
-                    self._thread.start()
+                    self._begin()
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._run, name="due-notifier", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has none left: the next one who tells tries
+            log.warning("could not notify the executors", extra={"error": str(error)})
+        else:
+            self._thread = thread
 
     def _run(self) -> None:
         while self._told.wait() and not self._closed:

@@ -50,8 +50,16 @@ class Places:
         if told and self._thread is None:
             with self._lock:
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="places", daemon=True)
-                    self._thread.start()
+                    self._begin()
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._run, name="places", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has none left: the next one who is told tries
+            log.warning("places are given later", extra={"error": str(error)})
+        else:
+            self._thread = thread
 
     def close(self, seconds: float = 10.0) -> None:
         """End the thread, if there is one, after what it is at; wait for that so long."""

@@ -153,8 +153,7 @@ _prepared: WeakSet[RawConnection] = WeakSet()
 # if nobody had claimed it (attempt, take-overs, deadline and what was closed included), and the
 # token of the forgotten claim fences nobody's writes but its own, which fail. Only the count of
 # take-overs is for somebody who comes later: ``disown`` has it on disk before the run is walked
-# again. (A first claim is not counted if its walk takes the server down, too, before anything was
-# written.)
+# again. (A first claim whose walk takes the server down before it writes is not counted.)
 _UNFLUSHED = "SET LOCAL synchronous_commit = off"
 
 
@@ -214,11 +213,9 @@ def renew(
     connection: RawConnection, held: Sequence[tuple[str, str]], *, lease: float
 ) -> dict[str, str]:
     """Renew the leases on ``held`` (run id, token); status by run id, without the lost ones."""
+    values = {"ids": [run for run, _ in held], "tokens": [t for _, t in held], "lease": lease}
     with connection.cursor() as cursor:
-        cursor.execute(
-            _RENEW,
-            {"ids": [run for run, _ in held], "tokens": [t for _, t in held], "lease": lease},
-        )
+        cursor.execute(_RENEW, values)
         return dict(cursor.fetchall())
 
 
@@ -265,6 +262,7 @@ WITH parked AS (
             %(parents)s::int[], %(iterations)s::int[])
         AS n (seq, node_id, node_type, attempt, parent_seq, iteration)
     JOIN runs r ON r.id = %(run_id)s AND r.lease_token = %(token)s AND r.status = '{CANCELLED}'
+        AND r.base_seq = coalesce(%(base_seq)s, r.base_seq)
 ),
 heard AS (
     UPDATE steps s SET lease_token = NULL
@@ -326,16 +324,18 @@ def let_go(
     token: str,
     *,
     nexts: Sequence[NextNode] = (),
+    base_seq: int | None = None,
     error: str | None = None,
     unfinished: bool = False,
 ) -> str | None:
     """Give a run back without a move of its own; its status, or None where the lease was lost.
 
-    Where the run was cancelled, ``nexts`` enter the trace as cancelled steps that never started.
-    A step that is still open under this lease is closed with ``error``, and its connector told;
-    ``unfinished`` says that its node may have run all the same, which puts the run in doubt where
-    running it again may do harm. A step whose news has come is parked instead. Where the run was
-    resumed or retried meanwhile, or the executor shuts down, it becomes due at once.
+    Where the run was cancelled, ``nexts`` enter the trace as cancelled steps that never started;
+    not where it has begun anew since: its ``base_seq`` is another one then. A step that is still
+    open under this lease is closed with ``error``, and its connector told; ``unfinished`` says that
+    its node may have run all the same, which puts the run in doubt where running it again may do
+    harm. A step whose news has come is parked instead. Where the run was resumed or retried
+    meanwhile, or the executor shuts down, it becomes due at once.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -350,6 +350,7 @@ def let_go(
                 "attempts": [node.attempt for node in nexts],
                 "parents": [node.parent_seq for node in nexts],
                 "iterations": [node.iteration for node in nexts],
+                "base_seq": base_seq,
                 "unfinished": unfinished,
             },
         )

@@ -11,7 +11,7 @@ from app.engine import interpreter
 from app.store.boundary import Boundary, Verdict
 from tests.engine.bodies import inside, loop
 from tests.engine.conftest import Lab, node
-from tests.engine.operators import calls, child
+from tests.engine.operators import calls, child, retry
 from tests.processes import PATIENCE, wait_for
 
 CHAIN = (node("trigger"), node("gate"), node("note", "after"), node("end"))
@@ -42,6 +42,22 @@ def test_nothing_starts_behind_the_node_in_flight(lab: Lab) -> None:
     assert gate.completed_at
     assert gate.completed_at > ended.completed_at
     assert (after.started_at, after.attempt) == (None, 1)
+
+
+@pytest.mark.parametrize("afresh", [True, False])
+def test_what_was_next_before_a_retry_from_the_start_is_next_no_more(
+    lab: Lab, afresh: bool
+) -> None:
+    lab.start()
+    run = lab.queue(*CHAIN)
+    assert lab.gate.begun.wait(PATIENCE)
+    lab.cancel(run)
+    retry(lab, run, afresh=afresh)
+    lab.cancel(run)
+    lab.gate.open.set()
+    lab.until(run, "cancelled")
+    told = [("trigger", "completed"), ("gate", "completed")]
+    assert lab.statuses(run) == told + ([] if afresh else [("after", "cancelled")])
 
 
 def test_a_node_that_fails_after_the_cancel_leaves_the_run_cancelled(lab: Lab) -> None:

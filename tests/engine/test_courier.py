@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -272,3 +273,24 @@ def test_it_outlives_whatever_goes_wrong(
     start(connector(receiver.url))
     wait_for(lambda: empty(world))
     assert len(receiver.events) == 1
+
+
+def test_a_system_without_a_thread_left_delays_a_message_only(
+    world: World,
+    receiver: Receiver,
+    db: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    no_thread: Callable[[], AbstractContextManager[None]],
+) -> None:
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "THREADS", 1)
+    one = connector(receiver.url)
+    courier = Courier(db, {one.name: one}, poll=0.05, listening=lambda: False)
+    put(world)
+    with no_thread(), pytest.raises(RuntimeError):
+        courier._round()
+    courier.start()
+    wait_for(lambda: empty(world))
+    courier.end()
+    courier.join(10)
+    assert not courier.is_alive()

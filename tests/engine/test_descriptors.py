@@ -8,9 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from app.db import OWNER_LENGTH
+from app.engine.executor import Executor
 from tests.engine.conftest import Lab, node
-from tests.processes import wait_for
+from tests.processes import PATIENCE, wait_for
 
 FDS = Path("/proc/self/fd")
 ABOVE = 1100  # select() knows descriptors up to 1,023
@@ -58,3 +61,24 @@ def test_an_executor_that_has_ended_leaves_no_descriptor_open(lab: Lab, listen: 
     for _ in range(3):
         after = cycle()
     assert len(after) <= before, after
+
+
+def test_a_node_that_was_left_behind_leaves_no_connection_open_when_it_ends(lab: Lab) -> None:
+    executor = lab.start(grace=0.0)
+    run = lab.queue(node("gate"), node("end"))
+    assert lab.gate.begun.wait(PATIENCE)
+    lab.stop(executor)
+    assert lab.get(run).status == "running"
+    assert any(worker.is_alive() for worker in executor._workers)
+
+    lab.gate.open.set()  # now it writes how it has ended, in vain
+    wait_for(lambda: not any(worker.is_alive() for worker in executor._workers))
+    wait_for(lambda: _sessions(lab, executor) == [])
+    assert lab.statuses(run) == [("gate", "failed")]
+
+
+def _sessions(lab: Lab, executor: Executor) -> list[str]:
+    asked = "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE :owner"
+    with lab.db.connect() as connection:
+        owner = {"owner": f"%{executor.id[-OWNER_LENGTH:]}"}
+        return list(connection.execute(text(asked), owner).scalars())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from app.engine import lifeline
-from app.engine.lifeline import AGAIN_SECONDS, GRACE_SECONDS, WATCH_SECONDS, Ring
+from app.engine.lifeline import AGAIN_SECONDS, GRACE_SECONDS, WATCH_SECONDS, Lifeline, Ring
 from app.store.liveness import Peer
 from tests.engine.conftest import Lab, node
 
@@ -120,3 +122,21 @@ def test_where_its_lock_is_not_to_be_seen_it_is_left_to_the_lease(
     run = lab.queue(node("transform", output={}))
     lab.until(run, "completed")
     assert caplog.text.count("found by their leases only") == 1
+
+
+class _Late(threading.Event):
+    """As soon as somebody has seen that it is not set, it is."""
+
+    def is_set(self) -> bool:
+        seen = super().is_set()
+        self.set()
+        return seen
+
+
+def test_who_comes_just_as_the_watch_begins_is_not_overheard(lab: Lab) -> None:
+    one = Lifeline(lab.db, executor="a", threads=1, listening=lambda: True, on_death=lambda: None)
+    one._news = _Late()
+    with closing(lab.db.raw()) as connection:
+        one._look(connection, Ring("a"))
+    assert one._news.is_set()
+    one.close(0)

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from sqlalchemy import text
 
 from app.db import RawConnection
+from app.domain.models import Run
 from app.engine.executor import LEAST_WAIT, MOST_WAIT, Executor, Options
 from app.nodes.base import NodeLimits
-from app.store import leases
+from app.store import executors, leases
 from tests.engine.conftest import Lab, node
+from tests.processes import PATIENCE, wait_for
+
+
+def _options(url: str, threads: int) -> Options:
+    return Options(
+        database_url=url,
+        threads=threads,
+        lease=30.0,
+        poll=600.0,
+        grace=1.0,
+        listen=False,
+        limits=NodeLimits(),
+        liveness=False,
+    )
 
 
 def _idle(url: str, threads: int = 1) -> Executor:
     """One that is not running, and knows of nothing that is due before its next poll."""
-    options = Options(
-        database_url=url,
-        threads=threads,
-        lease=30.0,
-        poll=60.0,
-        grace=1.0,
-        listen=False,
-        limits=NodeLimits(),
-    )
-    executor = Executor(options)
+    executor = Executor(_options(url, threads))
     executor._only_polls = True
     return executor
 
@@ -78,3 +86,37 @@ def test_what_somebody_keeps_locked_is_tried_ever_more_rarely(lab: Lab) -> None:
     assert executor._claim(news=False) > 10.0
     assert len(executor._holds) == 1
     assert executor._again == LEAST_WAIT
+
+
+class _Late(threading.Event):
+    """Whenever its first wait is over in vain, a run is queued, of which it is told at once."""
+
+    def __init__(self, lab: Lab) -> None:
+        super().__init__()
+        self._lab = lab
+        self.run: Run | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if self.run is None and timeout is not None and timeout > LEAST_WAIT:
+            self.run = self._lab.queue(node("trigger"))
+            self.set()
+            return False
+        return super().wait(timeout)
+
+
+def test_who_is_told_just_as_its_wait_is_over_looks_all_the_same(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "SEEN_SECONDS", 600.0)
+    executor = Executor(_options(lab.url, 1), kinds=lab.kinds)
+    executor._due_in(None)  # as the monitor says when it has looked
+    executor._wake = late = _Late(lab)
+    thread = threading.Thread(target=executor.run, daemon=True)
+    thread.start()
+    try:
+        run = wait_for(lambda: late.run)
+        lab.until(run, "completed")
+    finally:
+        executor.drain()
+        thread.join(PATIENCE)
+    assert not thread.is_alive()

@@ -3,7 +3,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -131,6 +132,17 @@ def test_a_database_that_is_away_fails_and_delays_nothing(
     assert time.monotonic() - began < 10
     wait_for(lambda: "polling" in caplog.text, message="the failure is logged")
     wire.away = False
+    notifier.tell()
+    assert listener.heard() == 1
+    notifier.close()
+
+
+def test_a_system_without_a_thread_left_fails_nobody_and_is_asked_again(
+    db: Database, listener: Listener, no_thread: Callable[[], AbstractContextManager[None]]
+) -> None:
+    notifier = DueNotifier(db)
+    with no_thread():
+        notifier.tell()
     notifier.tell()
     assert listener.heard() == 1
     notifier.close()

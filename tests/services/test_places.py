@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 
@@ -132,6 +133,19 @@ def test_a_database_that_is_away_ends_nothing(
         places.free([(workflow, "")])
         assert failed.wait(PATIENCE)
     places.free([(workflow, "")])
+    wait_for(lambda: now(db, second).admitted)
+
+
+def test_a_system_without_a_thread_left_fails_nobody_and_is_asked_again(
+    db: Database, places: Places, no_thread: Callable[[], AbstractContextManager[None]]
+) -> None:
+    workflow = limited(db)
+    first, second = begin(db, workflow), begin(db, workflow)
+    with no_thread():
+        cancel(db, first, places.free)
+        places.close()
+    assert not now(db, second).admitted
+    places.free([("met_unknown", "")])
     wait_for(lambda: now(db, second).admitted)
 
 
