@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from app.engine import riding
-from tests.engine.bodies import lose
 from tests.engine.conftest import Lab, node
-from tests.engine.rides import starts, watched
-from tests.processes import PATIENCE, wait_for
+from tests.engine.rides import starts, taken_over, watched
+from tests.processes import wait_for
 
 pytestmark = pytest.mark.usefixtures("functions")
 
@@ -79,6 +78,7 @@ def test_one_that_waits_is_seen_to_start_from_then_on(
     assert marks(tmp_path) == 3
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_cancel_while_one_waits_leaves_nothing_of_it(lab: Lab, tmp_path: Path) -> None:
     lab.start()
     run = lab.queue(node("trigger"), waits(tmp_path), node("end"))
@@ -105,13 +105,5 @@ def test_one_that_does_not_end_is_left_behind_and_its_run_goes_on_elsewhere(
 
 @pytest.mark.usefixtures("unhurried")
 def test_after_a_lost_executor_it_is_seen_to_start(lab: Lab) -> None:
-    run = lab.queue(node("trigger"), node("gate"), sums("one", 1), sums("two", 1), node("end"))
-    first = lab.start()
-    assert lab.gate.begun.wait(PATIENCE)
-    seen = watched(lab.start())
-    first._claim = lambda *, news: 3600.0  # type: ignore[method-assign]
-    lose(lab, run)
-    wait_for(lambda: len(lab.gate.calls) == 2)
-    lab.gate.open.set()
-    lab.until(run, "completed")
-    assert starts(seen) == [["gate"], ["one"], ["two"], ["end"], []]
+    nodes = (node("trigger"), node("gate"), sums("one", 1), sums("two", 1), node("end"))
+    assert taken_over(lab, *nodes) == [["gate"], ["one"], ["two"], ["end"], []]
