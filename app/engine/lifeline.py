@@ -183,6 +183,7 @@ class Lifeline:
             if self._closing.is_set():
                 return None
         self._pid = connection.info.backend_pid
+        self._news.set()  # the watch is to see the lock, and may have looked before
         self.ready.set()
         while not self._closing.is_set():
             if self._rest(None, connection):

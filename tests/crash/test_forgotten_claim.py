@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg2
@@ -44,7 +45,27 @@ class Server:
     def __init__(self, url: str) -> None:
         self._url = url
         self._writer = self._find()
-        os.kill(self._writer, signal.SIGSTOP)
+        for _ in range(20):
+            os.kill(self._writer, signal.SIGSTOP)
+            commit = threading.Thread(target=self._commit, daemon=True)
+            commit.start()
+            commit.join(2)
+            if not commit.is_alive():
+                return
+            os.kill(self._writer, signal.SIGCONT)  # it was just holding a lock
+            commit.join(PATIENCE)
+        raise AssertionError("whenever the writer is stopped, it holds a lock")
+
+    def _commit(self) -> None:
+        connection = psycopg2.connect(self._url)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()")  # with it, a commit waits for the disk
+        connection.close()
+
+    def let_go(self) -> None:
+        """The writer goes on, if it is still there."""
+        with suppress(ProcessLookupError):
+            os.kill(self._writer, signal.SIGCONT)
 
     def crash(self) -> None:
         """All its processes end, and what they had in memory is lost; it comes back by itself."""
@@ -114,6 +135,7 @@ def test_nothing_starts_under_a_claim_that_was_forgotten(
         if ask is not None:
             ask(lab, run)
     finally:
+        postgres.let_go()
         hand.over.set()
     wait_for(lambda: hand.answers)
     assert hand.answers[0] == "lease_lost"

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from app.db import Database
 from app.engine import lifeline
 from app.engine.lifeline import AGAIN_SECONDS, GRACE_SECONDS, WATCH_SECONDS, Lifeline, Ring
+from app.store import liveness
 from app.store.liveness import Peer
 from tests.engine.conftest import Lab, node
+from tests.processes import PATIENCE
 
 Wait = Callable[..., Any]
 
@@ -122,6 +125,32 @@ def test_where_its_lock_is_not_to_be_seen_it_is_left_to_the_lease(
     run = lab.queue(node("transform", output={}))
     lab.until(run, "completed")
     assert caplog.text.count("found by their leases only") == 1
+
+
+def test_a_lock_that_is_taken_after_the_first_look_is_looked_for(
+    lab: Lab, wait_for: Wait, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    look, hold, looked = liveness.look, liveness.hold, threading.Event()
+
+    def looks(*args: Any) -> list[Peer]:
+        peers = look(*args)
+        looked.set()
+        return peers
+
+    def holds(*args: Any) -> bool | None:
+        assert looked.wait(PATIENCE)
+        return hold(*args)
+
+    monkeypatch.setattr(liveness, "look", looks)
+    monkeypatch.setattr(liveness, "hold", holds)
+    db = Database(f"{lab.url}{'&' if '?' in lab.url else '?'}application_name=mine")
+    one = Lifeline(db, executor="a", threads=1, listening=lambda: True, on_death=lambda: None)
+    one.start()
+    wait_for(lambda: "found by their leases only" in caplog.text)
+    one.end(PATIENCE)
+    one.close(PATIENCE)
+    db.close()
 
 
 class _Late(threading.Event):
