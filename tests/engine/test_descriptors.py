@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -15,7 +14,7 @@ from app.engine.executor import Executor
 from tests.engine.conftest import Lab, node
 from tests.processes import PATIENCE, wait_for
 
-FDS = Path("/proc/self/fd")
+FDS = "/dev/fd"
 ABOVE = 1100  # select() knows descriptors up to 1,023
 
 
@@ -48,14 +47,13 @@ def test_an_executor_listens_and_is_watched_above_a_thousand_descriptors(lab: La
     assert second._listener.live
 
 
-@pytest.mark.skipif(not FDS.is_dir(), reason="no /proc here that shows the descriptors")
 @pytest.mark.parametrize("listen", [True, False])
 def test_an_executor_that_has_ended_leaves_no_descriptor_open(lab: Lab, listen: bool) -> None:
     def cycle() -> list[str]:
         executor = lab.start(listen=listen)
         lab.until(lab.queue(node("trigger"), node("end")), "completed")
         lab.stop(executor)
-        return sorted(os.readlink(FDS / one) for one in os.listdir(FDS) if (FDS / one).is_symlink())
+        return os.listdir(FDS)
 
     before = len(cycle())
     for _ in range(3):
